@@ -1,0 +1,3 @@
+"""
+The tests of mpush_tw; they mirror the package, one directory a room.
+"""
