@@ -43,8 +43,10 @@ class ConfigError(MPushError):
 
     def __str__(self) -> str:
         where = f" (in {self.source})" if self.source else ""
-        return f"{self.key}: {self.problem}{where}" if self.key else (
-            f"{self.problem}{where}"
+        return (
+            f"{self.key}: {self.problem}{where}"
+            if self.key
+            else (f"{self.problem}{where}")
         )
 
 
