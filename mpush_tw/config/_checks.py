@@ -1,0 +1,151 @@
+"""
+What single values cannot show: keys that do not go together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import attrs
+
+from mpush_tw.config.settings import Settings
+
+__all__ = ["conflicts"]
+
+Path = tuple[str, ...]
+Conflict = tuple[tuple[Path, ...], str]
+
+_ANYWHERE: Final = ("", "0.0.0.0", "::")
+
+
+def _net(name: str) -> Path:
+    return ("mp", "net", *name.split("."))
+
+
+def conflicts(settings: Settings) -> Iterator[Conflict]:
+    """
+    Find combinations of values that cannot be used.
+
+    @return: For each, the paths of the keys involved, the one to report first, and a
+        sentence.
+    """
+    yield from _water_marks(settings)
+    yield from _redis(settings)
+    yield from _mode(settings)
+    yield from _ports(settings)
+
+
+def _water_marks(settings: Settings) -> Iterator[Conflict]:
+    marks = settings.net.write_buffer_water_mark
+    for name, low, high in (
+        ("connect-server", marks.connect_server_low, marks.connect_server_high),
+        ("gateway-server", marks.gateway_server_low, marks.gateway_server_high),
+    ):
+        if low > high:
+            low_key = _net(f"write-buffer-water-mark.{name}-low")
+            high_key = _net(f"write-buffer-water-mark.{name}-high")
+            yield (
+                (low_key, high_key),
+                f"found {low} bytes, expected no more than {'.'.join(high_key)}, "
+                f"which is {high} bytes",
+            )
+
+
+def _redis(settings: Settings) -> Iterator[Conflict]:
+    redis = settings.redis
+    if redis.cluster_model == "sentinel" and not redis.sentinel_master:
+        master = ("mp", "redis", "sentinel-master")
+        model = ("mp", "redis", "cluster-model")
+        yield (
+            (master, model),
+            "found nothing, expected the master's name, "
+            "because mp.redis.cluster-model is sentinel",
+        )
+
+
+def _mode(settings: Settings) -> Iterator[Conflict]:
+    """
+    A node is standalone or in a cluster, not half of each (DESIGN 4).
+    """
+    nodes = ("mp", "redis", "nodes")
+    address = ("mp", "zk", "server-address")
+    if settings.zk.server_address and not settings.has_store:
+        yield (
+            (nodes, address),
+            'found nothing, expected nodes such as ["127.0.0.1:6379"], because '
+            "mp.zk.server-address is set: a cluster needs both, a standalone node "
+            "neither",
+        )
+    if settings.redis.nodes and not settings.has_registry:
+        yield (
+            (address, nodes),
+            "found nothing, expected servers such as 127.0.0.1:2181, because "
+            "mp.redis.nodes is set: a cluster needs both, a standalone node neither",
+        )
+
+
+@attrs.frozen
+class _Door:
+    """
+    A listening port: its key, where it listens, and whether it is UDP.
+    """
+
+    key: Path
+    port: int
+    address: str
+    udp: bool = False
+
+    def meets(self, other: _Door) -> bool:
+        return (
+            self.port == other.port != 0
+            and self.udp == other.udp
+            and (
+                self.address == other.address
+                or self.address in _ANYWHERE
+                or other.address in _ANYWHERE
+            )
+        )
+
+
+def _doors(settings: Settings) -> list[_Door]:
+    net = settings.net
+    udp = net.gateway_server_net == "udp"
+    gateway_address = net.gateway_server_bind_ip
+    if not gateway_address:
+        gateway_address = "local" if settings.cluster else "127.0.0.1"
+    return [
+        _Door(
+            _net("connect-server-port"),
+            net.connect_server_port,
+            net.connect_server_bind_ip,
+        ),
+        _Door(
+            _net("gateway-server-port"),
+            net.gateway_server_port,
+            "" if udp else gateway_address,
+            udp,
+        ),
+        _Door(
+            _net("admin-server-port"), net.admin_server_port, net.admin_server_bind_ip
+        ),
+        _Door(
+            _net("metrics-server-port"),
+            net.metrics_server_port,
+            net.metrics_server_bind_ip,
+        ),
+        _Door(_net("ws-server-port"), net.ws_server_port, ""),
+    ]
+
+
+def _ports(settings: Settings) -> Iterator[Conflict]:
+    doors = _doors(settings)
+    for position, door in enumerate(doors):
+        for earlier in doors[:position]:
+            if door.meets(earlier):
+                yield (
+                    (door.key, earlier.key),
+                    f"found port {door.port}, which is also "
+                    f"{'.'.join(earlier.key)}, expected a port of its own",
+                )
+                break

@@ -1,0 +1,192 @@
+"""
+What an operator is told once at start: nothing here stops it (operations 1.2).
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+import attrs
+
+from mpush_tw.config import _fields
+from mpush_tw.config._aliases import ALIASES, RETIRED, Alias
+from mpush_tw.config.hocon import Text, join
+from mpush_tw.config.settings import LOG_LEVELS, Settings
+
+__all__ = ["Notice", "collect"]
+
+Path = tuple[str, ...]
+
+
+@attrs.frozen
+class Notice:
+    """
+    One sentence for the operator.
+
+    @ivar key: The dotted key it is about, or an empty text.
+    @ivar text: The sentence. It names the key and holds no value of a secret.
+    """
+
+    key: str
+    text: str
+
+
+def collect(
+    tree: Mapping[str, Any],
+    settings: Settings,
+    layers: Sequence[Text],
+    renamed: Sequence[Alias],
+    environ: Mapping[str, str],
+) -> list[Notice]:
+    """
+    Find everything worth a notice, grouped by kind, in the order of the files.
+
+    @param tree: The merged C{mp} tree, values as written.
+    @param layers: The operator's layers, strongest first.
+    @param renamed: The old names whose values count.
+    @param environ: Where substitutions in defaults are looked up.
+    """
+    found = _Notices(tree, settings, renamed, environ)
+    return [
+        *_dropped(layers),
+        *found.renamed(),
+        *found.without_effect(),
+        *found.unknown(),
+        *found.log_level(),
+    ]
+
+
+def _dropped(layers: Sequence[Text]) -> Iterator[Notice]:
+    for layer in layers:
+        for name, seen in layer.outlines.items():
+            for line in seen.dropped:
+                where = f"{name}:{line}" if layer.numbered else name
+                yield Notice(
+                    "", f"text behind a list or an object is left out (in {where})"
+                )
+
+
+_JAVA_DEFAULTS: Final = {
+    "thread-pool-factory": "com.mpush.tools.thread.pool.DefaultThreadPoolFactory",
+    "dns-mapping-manager": "com.mpush.common.net.HttpProxyDnsMappingManager",
+}
+"""
+The two class names that the original's reference file holds and that nothing reads.
+"""
+
+
+def _leaves(tree: Mapping[str, Any], path: Path) -> Iterator[tuple[Path, Any]]:
+    for key, item in tree.items():
+        if isinstance(item, Mapping) and item:
+            yield from _leaves(item, (*path, key))
+        else:
+            yield (*path, key), item
+
+
+class _Notices:
+    def __init__(
+        self,
+        tree: Mapping[str, Any],
+        settings: Settings,
+        renamed: Sequence[Alias],
+        environ: Mapping[str, str],
+    ) -> None:
+        self._tree = tree
+        self._settings = settings
+        self._renamed = {alias.new: alias.old for alias in renamed}
+        self._environ = environ
+        self._keys = dict(_fields.walk(Settings))
+
+    def renamed(self) -> Iterator[Notice]:
+        for alias in ALIASES:
+            if not alias.retired or alias.old in RETIRED:
+                continue
+            if self._written(alias.old) is None:
+                continue
+            old, new = join(alias.old), join(alias.new)
+            if self._renamed.get(alias.new) == alias.old:
+                yield Notice(old, f"{old} is called {new} today; its value is used")
+            else:
+                yield Notice(old, f"{old} is not used, because {new} is set")
+
+    def without_effect(self) -> Iterator[Notice]:
+        for path, key in self._keys.items():
+            if key.effect or path in self._renamed:
+                continue
+            if key.read(self._written(path)) != key.read(self.default(key)):
+                name = join(path)
+                yield Notice(name, f"{name} has no effect here")
+        for path, old_default in RETIRED.items():
+            written = self._written(path)
+            if written is not None and not _same(written, old_default):
+                name = join(path)
+                yield Notice(name, f"{name} is of an older release; no effect here")
+        for name, value in self._tree["spi"].items():
+            if str(value).startswith("com.mpush.") and (
+                value != _JAVA_DEFAULTS.get(name)
+            ):
+                dotted = join(("mp", "spi", name))
+                yield Notice(dotted, f"{dotted} names a Java class; no effect here")
+
+    def unknown(self) -> Iterator[Notice]:
+        known = [join(path) for path in self._keys]
+        understood = {alias.old for alias in ALIASES} | set(RETIRED)
+        for path, _value in _leaves(self._tree, ("mp",)):
+            if path in understood or self._is_known(path):
+                continue
+            name = join(path)
+            nearest = difflib.get_close_matches(name, known, 1)
+            hint = f"; did you mean {nearest[0]}?" if nearest else ""
+            yield Notice(name, f"{name} is not known and has no effect{hint}")
+
+    def log_level(self) -> Iterator[Notice]:
+        written = str(self._tree["log-level"])
+        if written.lower() not in LOG_LEVELS:
+            name = join(self._renamed.get(("mp", "log-level"), ("mp", "log-level")))
+            yield Notice(
+                name,
+                f"{name} is not one of {', '.join(LOG_LEVELS)}; debug is used, "
+                "as in the original",
+            )
+
+    def default(self, key: _fields.Key) -> object:
+        """
+        Give a default as written, with references replaced by what they stand for.
+        """
+        if not isinstance(key.default, str):
+            return key.default
+        return re.sub(r"\$\{([^}]*)\}", self._reference, key.default)
+
+    def _reference(self, match: re.Match[str]) -> str:
+        path = tuple(match[1].split("."))
+        written = self._written(path) if path[0] == "mp" else None
+        return self._environ[match[1]] if written is None else str(written)
+
+    def _written(self, path: Path) -> Any:
+        value: Any = self._tree
+        for part in path[1:]:
+            value = value.get(part) if isinstance(value, Mapping) else None
+        return value
+
+    def _is_known(self, path: Path) -> bool:
+        if path in self._keys:
+            return True
+        key = next(
+            (
+                key
+                for length in range(2, len(path))
+                if (key := self._keys.get(path[:length])) is not None
+            ),
+            None,
+        )
+        return key is not None and (key.open or isinstance(key.default, list))
+
+
+def _same(written: Any, old_default: str) -> bool:
+    try:
+        return _fields.scalar_text(written) == old_default
+    except ValueError:
+        return False
