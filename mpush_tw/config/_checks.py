@@ -10,6 +10,7 @@ from typing import Final
 import attrs
 
 from mpush_tw.config.settings import Settings
+from mpush_tw.protocol.crypto import KeyTextError, RsaPrivateKey, RsaPublicKey
 
 __all__ = ["conflicts"]
 
@@ -33,6 +34,7 @@ def conflicts(settings: Settings) -> Iterator[Conflict]:
     yield from _water_marks(settings)
     yield from _redis(settings)
     yield from _mode(settings)
+    yield from _keys(settings)
     yield from _ports(settings)
 
 
@@ -82,6 +84,63 @@ def _mode(settings: Settings) -> Iterator[Conflict]:
             (address, nodes),
             "found nothing, expected servers such as 127.0.0.1:2181, because "
             "mp.redis.nodes is set: a cluster needs both, a standalone node neither",
+        )
+
+
+_PRIVATE_KEY: Final = ("mp", "security", "private-key")
+_PUBLIC_KEY: Final = ("mp", "security", "public-key")
+_CONSENT: Final = "mp.security.allow-sample-key=true"
+
+
+def _keys(settings: Settings) -> Iterator[Conflict]:
+    """
+    Read the key pair, so that a damaged one is found before a client finds it, and ask
+    for consent to the published one (DESIGN 5.4). What was found is never said.
+    """
+    security = settings.security
+    public = None
+    if security.public_key:
+        try:
+            public = RsaPublicKey.load(security.public_key)
+        except KeyTextError as error:
+            yield (
+                (_PUBLIC_KEY,),
+                f"found {error}, expected an X.509 key in Base64, on one line",
+            )
+            return
+    if security.private_key:
+        try:
+            private = RsaPrivateKey.load(security.private_key, public)
+        except KeyTextError as error:
+            yield (
+                (_PRIVATE_KEY, _PUBLIC_KEY),
+                f"found {error}, expected a PKCS#8 key in Base64, on one line, that "
+                "belongs to mp.security.public-key",
+            )
+            return
+        if private.is_sample and not security.allow_sample_key:
+            yield (
+                (_PRIVATE_KEY,),
+                "found the sample key that the original publishes and everybody can "
+                f"have, expected a key of your own, or {_CONSENT} to go on with the "
+                "sample",
+            )
+    elif not security.allow_sample_key:
+        yield from _missing_key(settings)
+
+
+def _missing_key(settings: Settings) -> Iterator[Conflict]:
+    if settings.cluster:
+        yield (
+            (_PRIVATE_KEY,),
+            "found nothing, expected a key: all nodes of a cluster share one. Set "
+            "mp.security.private-key and mp.security.public-key to a pair of your own, "
+            f"or {_CONSENT} to use the one that the original publishes",
+        )
+    elif settings.security.public_key:
+        yield (
+            (_PRIVATE_KEY, _PUBLIC_KEY),
+            "found nothing, expected the key that belongs to mp.security.public-key",
         )
 
 

@@ -5,7 +5,6 @@ What an operator is told once at start: nothing here stops it (operations 1.2).
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -13,8 +12,9 @@ import attrs
 
 from mpush_tw.config import _fields
 from mpush_tw.config._aliases import ALIASES, RETIRED, Alias
+from mpush_tw.config._baseline import Baseline
 from mpush_tw.config.hocon import Text, join
-from mpush_tw.config.settings import LOG_LEVELS, Settings
+from mpush_tw.config.settings import LOG_LEVELS
 
 __all__ = ["Notice", "collect"]
 
@@ -36,20 +36,19 @@ class Notice:
 
 def collect(
     tree: Mapping[str, Any],
-    settings: Settings,
+    baseline: Baseline,
     layers: Sequence[Text],
     renamed: Sequence[Alias],
-    environ: Mapping[str, str],
 ) -> list[Notice]:
     """
     Find everything worth a notice, grouped by kind, in the order of the files.
 
     @param tree: The merged C{mp} tree, values as written.
+    @param baseline: The defaults behind it.
     @param layers: The operator's layers, strongest first.
     @param renamed: The old names whose values count.
-    @param environ: Where substitutions in defaults are looked up.
     """
-    found = _Notices(tree, settings, renamed, environ)
+    found = _Notices(tree, baseline, renamed)
     return [
         *_dropped(layers),
         *found.renamed(),
@@ -90,21 +89,19 @@ class _Notices:
     def __init__(
         self,
         tree: Mapping[str, Any],
-        settings: Settings,
+        baseline: Baseline,
         renamed: Sequence[Alias],
-        environ: Mapping[str, str],
     ) -> None:
         self._tree = tree
-        self._settings = settings
         self._renamed = {alias.new: alias.old for alias in renamed}
-        self._environ = environ
-        self._keys = dict(_fields.walk(Settings))
+        self._baseline = baseline
+        self._keys = baseline.keys
 
     def renamed(self) -> Iterator[Notice]:
         for alias in ALIASES:
             if not alias.retired or alias.old in RETIRED:
                 continue
-            if self._written(alias.old) is None:
+            if self._baseline.written(alias.old) is None:
                 continue
             old, new = join(alias.old), join(alias.new)
             if self._renamed.get(alias.new) == alias.old:
@@ -116,18 +113,16 @@ class _Notices:
         for path, key in self._keys.items():
             if key.effect or path in self._renamed:
                 continue
-            if key.read(self._written(path)) != key.read(self.default(key)):
+            if self._baseline.differs(path):
                 name = join(path)
                 yield Notice(name, f"{name} has no effect here")
         for path, old_default in RETIRED.items():
-            written = self._written(path)
+            written = self._baseline.written(path)
             if written is not None and not _same(written, old_default):
                 name = join(path)
                 yield Notice(name, f"{name} is of an older release; no effect here")
         for name, value in self._tree["spi"].items():
-            if str(value).startswith("com.mpush.") and (
-                value != _JAVA_DEFAULTS.get(name)
-            ):
+            if _fields.is_java_name(value) and value != _JAVA_DEFAULTS.get(name):
                 dotted = join(("mp", "spi", name))
                 yield Notice(dotted, f"{dotted} names a Java class; no effect here")
 
@@ -151,25 +146,6 @@ class _Notices:
                 f"{name} is not one of {', '.join(LOG_LEVELS)}; debug is used, "
                 "as in the original",
             )
-
-    def default(self, key: _fields.Key) -> object:
-        """
-        Give a default as written, with references replaced by what they stand for.
-        """
-        if not isinstance(key.default, str):
-            return key.default
-        return re.sub(r"\$\{([^}]*)\}", self._reference, key.default)
-
-    def _reference(self, match: re.Match[str]) -> str:
-        path = tuple(match[1].split("."))
-        written = self._written(path) if path[0] == "mp" else None
-        return self._environ[match[1]] if written is None else str(written)
-
-    def _written(self, path: Path) -> Any:
-        value: Any = self._tree
-        for part in path[1:]:
-            value = value.get(part) if isinstance(value, Mapping) else None
-        return value
 
     def _is_known(self, path: Path) -> bool:
         if path in self._keys:

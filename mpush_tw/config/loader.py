@@ -22,6 +22,7 @@ import attrs
 
 from mpush_tw.config import _fields, hocon
 from mpush_tw.config._aliases import Alias, aliases_in_use
+from mpush_tw.config._baseline import Baseline
 from mpush_tw.config._checks import conflicts
 from mpush_tw.config._notices import Notice, collect
 from mpush_tw.config.hocon import Text, join
@@ -63,12 +64,15 @@ class LoadedSettings:
         (C{"3m"}, C{"10k"}), for display; holds secrets, see
         L{mpush_tw.config.mask}.
     @ivar source: The name of the configuration file, or C{"defaults"}.
+    @ivar changed: The part of C{tree} that differs from the defaults, without unknown
+        keys; holds secrets as well.
     """
 
     settings: Settings
     notices: list[Notice]
     tree: dict[str, Any] = attrs.field(repr=False)
     source: str
+    changed: dict[str, Any] = attrs.field(factory=dict, repr=False)
 
 
 def load_settings(
@@ -98,8 +102,11 @@ def load_settings(
     tree = _mp(hocon.merge(stack))
     reading = _Reading(layers, renamed)
     settings = reading.settings(tree)
-    notices = collect(tree, settings, layers, renamed, lookup)
-    return LoadedSettings(settings, notices, tree, file or "defaults")
+    baseline = Baseline(tree, lookup)
+    notices = collect(tree, baseline, layers, renamed)
+    return LoadedSettings(
+        settings, notices, tree, file or "defaults", baseline.changed()
+    )
 
 
 def _pseudo_properties() -> dict[str, str]:
@@ -139,7 +146,8 @@ def _override(text: str, environ: Mapping[str, str]) -> Text:
         raise ConfigError("", "expected key=value", "--set")
     if not re.match(r"mp\.\S", key):
         raise ConfigError("", "expected a key that starts with mp.", f"--set {key}")
-    if not (value[:1] in ("[", "{", '"') or "${" in value):
+    is_hocon = value[:1] in ("[", "{", '"') or "${" in value
+    if not is_hocon and value not in ("true", "false"):
         value = render_value(value)
     return hocon.read(f"{key}={value}", f"--set {key}", environ, numbered=False)
 

@@ -733,7 +733,7 @@ class Settings:
         MonitorSettings,
         derived=lambda settings: MonitorSettings(dump_dir=f"{settings.home}/tmp"),
     )
-    spi: dict[str, str] = key.mapping(check=key.provider)
+    spi: dict[str, str] = key.providers()
     limits: LimitsSettings = key.section(LimitsSettings)
 
     def __attrs_post_init__(self) -> None:

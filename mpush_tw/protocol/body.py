@@ -17,6 +17,7 @@ DEFAULT_MAX_INFLATED = 1 << 20
 
 _CRYPTO = int(Flag.CRYPTO)
 _COMPRESS = int(Flag.COMPRESS)
+_JSON_BODY = int(Flag.JSON_BODY)
 _GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
 
 
@@ -70,14 +71,18 @@ def open_body(
     Bring a received body back to the encoded message (protocol 5.3).
 
     A body without CRYPTO is taken as it is even where a cipher is set, as shipped
-    clients rely on; CRYPTO without a cipher is ignored.
+    clients rely on; CRYPTO without a cipher is ignored. JSON_BODY means nothing to an
+    empty body and is an error on any other: JSON travels in frames of its own, see
+    L{mpush_tw.protocol.json_packet} (protocol 2.5).
 
     @param max_inflated: Largest size after inflating, in bytes (defect D4).
-    @raise ProtocolError: If it cannot be decrypted or inflated, is too large, or
-        nothing is left.
+    @raise ProtocolError: If it cannot be decrypted or inflated, is too large, says it
+        is JSON, or nothing is left.
     """
     if not body:
         return body
+    if flags & _JSON_BODY:
+        raise ProtocolError("a JSON body in a binary packet")
     if flags & _CRYPTO and cipher is not None:
         body = cipher.decrypt(body)
     if flags & _COMPRESS:

@@ -28,6 +28,7 @@ C{aes-key-length} admits no other value in practice (protocol 7.1).
 
 _BLOCK = 16
 _PADDINGS = [bytes([_BLOCK - n]) * (_BLOCK - n) for n in range(_BLOCK)]
+_MIN_RSA_BITS = 512
 _REFUSED = "the body cannot be decrypted"
 _PKCS1V15 = padding.PKCS1v15()
 _SAMPLE_MODULUS = int(
@@ -102,7 +103,11 @@ def mix_session_key(client_key: bytes, server_key: bytes) -> bytes:
 
     @param client_key: 16 bytes.
     @param server_key: 16 bytes.
+    @raise ProtocolError: If either has another length; one of them is the peer's, and
+        with nothing mixed in the other would be the session key.
     """
+    if len(client_key) != AES_KEY_LENGTH or len(server_key) != AES_KEY_LENGTH:
+        raise ProtocolError(f"a key is not {AES_KEY_LENGTH} bytes long")
     mixed = int.from_bytes(client_key) ^ int.from_bytes(server_key)
     return mixed.to_bytes(AES_KEY_LENGTH)
 
@@ -138,6 +143,7 @@ class RsaPublicKey:
             raise KeyTextError("not an RSA public key (Base64 of X.509 DER)") from None
         if not isinstance(key, rsa.RSAPublicKey):
             raise KeyTextError("a public key, but not an RSA one")
+        _check_size(key.key_size)
         return cls(key)
 
     @property
@@ -221,7 +227,11 @@ class RsaPrivateKey:
         @raise KeyTextError: If it is anything else, or does not match C{public}.
         """
         key = cls(_load_private(_der(text), public.exponent if public else 65537))
-        if public is not None and public.modulus != key.public.modulus:
+        _check_size(key.bits)
+        own = key.public
+        if public is not None and (
+            public.modulus != own.modulus or public.exponent != own.exponent
+        ):
             raise KeyTextError("the private key does not belong to the public key")
         return key
 
@@ -297,6 +307,15 @@ def _der(text: str | bytes) -> bytes:
         return base64.b64decode(compact, validate=True)
     except (binascii.Error, ValueError):
         raise KeyTextError("not Base64") from None
+
+
+def _check_size(bits: int) -> None:
+    """
+    Refuse keys that the original's platform refuses too; far below that not even the
+    padding of one block fits in.
+    """
+    if bits < _MIN_RSA_BITS:
+        raise KeyTextError(f"an RSA key of {bits} bits; {_MIN_RSA_BITS} is the least")
 
 
 def _load_private(der: bytes, exponent: int) -> rsa.RSAPrivateKey:

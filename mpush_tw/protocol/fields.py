@@ -9,6 +9,7 @@ arrive alike, as C{None}.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from struct import Struct
 from struct import error as StructError
@@ -25,6 +26,7 @@ _EXTENDED = Struct(">Hi")
 _ABSENT = b"\x00\x00"
 
 _pack_short = _SHORT.pack
+_pack_json = msgspec.json.Encoder().encode
 
 
 def encode_int(value: int) -> bytes:
@@ -71,6 +73,20 @@ def encode_text(value: str | None) -> bytes:
     return encode_bytes(value.encode("utf-8", "replace"))
 
 
+def encode_json(value: object) -> bytes:
+    """
+    Write compact JSON as UTF-8; unpaired surrogates become C{?} as in every other text
+    (protocol 4.1).
+
+    @param value: What the C{json} module can write.
+    """
+    try:
+        return _pack_json(value)
+    except UnicodeEncodeError:
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        return text.encode("utf-8", "replace")
+
+
 def encode_headers(headers: Mapping[str, str] | None) -> bytes:
     """
     Write an HTTP header map: C{name:value} and a line feed each (protocol 4.2).
@@ -105,7 +121,7 @@ def encode_tags(tags: Iterable[str] | None) -> bytes:
     """
     if tags is None:
         return _ABSENT
-    return encode_bytes(msgspec.json.encode(list(tags)))
+    return encode_bytes(encode_json(list(tags)))
 
 
 def decode_tags(text: str | None) -> tuple[str, ...] | None:

@@ -21,6 +21,7 @@ from mpush_tw.protocol.fields import (
     decode_tags,
     encode_bytes,
     encode_int,
+    encode_json,
     encode_tags,
     encode_text,
 )
@@ -34,7 +35,6 @@ _EXTENSION = 0x7FFF
 _short = Struct(">H").unpack_from
 _two_ints_short = Struct(">iiH").unpack_from
 _THREE_ABSENT = bytes(6)
-_json_text = msgspec.json.Encoder().encode
 
 
 class GatewayPush(NamedTuple):
@@ -131,6 +131,8 @@ class GatewayKick(NamedTuple):
 
     @classmethod
     def decode(cls, body: bytes) -> GatewayKick:
+        if not body:
+            return cls(None, None, None, 0, None, 0)
         fields = FieldReader(body)
         return cls(
             fields.take_text(),
@@ -166,7 +168,7 @@ class GatewayKick(NamedTuple):
             "userId": self.user_id,
         }
         present = {name: value for name, value in members.items() if value is not None}
-        return _json_text(present).decode()
+        return encode_json(present).decode()
 
     @classmethod
     def from_json_text(cls, text: str) -> GatewayKick:
@@ -211,7 +213,7 @@ def encode_push_result(
         text = f'"clientType":{client_type},{text}'
     if user_id is None:
         return b"{" + text.encode() + b"}"
-    return b"{" + text.encode() + b',"userId":' + _json_text(user_id) + b"}"
+    return b"{" + text.encode() + b',"userId":' + encode_json(user_id) + b"}"
 
 
 class _ResultForm(msgspec.Struct):

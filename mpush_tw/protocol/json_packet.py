@@ -14,9 +14,9 @@ import msgspec
 
 from mpush_tw.errors import ProtocolError
 from mpush_tw.protocol.commands import Command, Flag
+from mpush_tw.protocol.fields import encode_json
 
 _JSON_BODY = int(Flag.JSON_BODY)
-_encode = msgspec.json.Encoder().encode
 
 
 class JsonPacket(NamedTuple):
@@ -34,6 +34,13 @@ class JsonPacket(NamedTuple):
     session_id: int
     body: Mapping[str, object]
 
+    def __repr__(self) -> str:
+        # As packets are rendered in logs (operations 8.2): never what is inside.
+        return (
+            f"{{cmd={self.cmd}, cc=0, flags={self.flags}, "
+            f"sessionId={self.session_id}, lrc=0, body={len(self.body)}}}"
+        )
+
 
 def encode_json_packet(
     cmd: int, session_id: int, flags: int = 0, body: Mapping[str, object] | None = None
@@ -48,7 +55,7 @@ def encode_json_packet(
     members["cmd"] = cmd
     members["flags"] = flags | _JSON_BODY
     members["sessionId"] = session_id
-    return _encode(members).decode()
+    return encode_json(members).decode()
 
 
 def decode_json_packet(text: str | bytes) -> JsonPacket:

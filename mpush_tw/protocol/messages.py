@@ -128,6 +128,8 @@ class HandshakeOk(NamedTuple):
 
     @classmethod
     def decode(cls, body: bytes) -> HandshakeOk:
+        if not body:
+            return cls(b"", 0, "", 0)
         fields = FieldReader(body)
         return cls(
             fields.take_bytes() or b"",
@@ -180,6 +182,13 @@ class FastConnect(NamedTuple):
             + encode_int(self.max_heartbeat)
         )
 
+    def __repr__(self) -> str:
+        # Never the session id: who knows it can take the session over (D8, D10).
+        return (
+            f"FastConnectMessage{{deviceId='{self.device_id}', "
+            f"minHeartbeat={self.min_heartbeat}, maxHeartbeat={self.max_heartbeat}}}"
+        )
+
 
 class FastConnectOk(NamedTuple):
     """
@@ -190,6 +199,8 @@ class FastConnectOk(NamedTuple):
 
     @classmethod
     def decode(cls, body: bytes) -> FastConnectOk:
+        if not body:
+            return cls(0)
         return cls(FieldReader(body).take_int())
 
     def encode(self) -> bytes:
@@ -220,6 +231,10 @@ class BindUser(NamedTuple):
             encode_text(self.user_id) + encode_text(self.data) + encode_text(self.tags)
         )
 
+    def __repr__(self) -> str:
+        # Never data: a bind validator may take it as the user's proof.
+        return f"BindUserMessage{{userId='{self.user_id}', tags='{self.tags}'}}"
+
     @classmethod
     def from_json(cls, body: JsonBody) -> BindUser:
         return cls(
@@ -243,6 +258,8 @@ class Ok(NamedTuple):
 
     @classmethod
     def decode(cls, body: bytes) -> Ok:
+        if not body:
+            return cls(0)
         fields = FieldReader(body)
         return cls(fields.take_byte(), fields.take_byte(), fields.take_text())
 
@@ -279,6 +296,8 @@ class Error(NamedTuple):
 
     @classmethod
     def decode(cls, body: bytes) -> Error:
+        if not body:
+            return cls(0)
         fields = FieldReader(body)
         cmd, code, reason = fields.take_byte(), fields.take_byte(), fields.take_text()
         # Servers before August 2016 sent no data field (clients 2.19).
@@ -315,6 +334,8 @@ class Kick(NamedTuple):
 
     @classmethod
     def decode(cls, body: bytes) -> Kick:
+        if not body:
+            return cls(None, None)
         fields = FieldReader(body)
         return cls(fields.take_text(), fields.take_text())
 
@@ -358,6 +379,12 @@ class HttpRequest(NamedTuple):
             + encode_bytes(self.body)
         )
 
+    def __repr__(self) -> str:
+        return (
+            f"HttpRequestMessage{{method={self.method}, uri='{self.uri}', "
+            f"headers={_masked(self.headers)}, body={len(self.body or b'')}}}"
+        )
+
 
 class HttpResponse(NamedTuple):
     """
@@ -373,6 +400,8 @@ class HttpResponse(NamedTuple):
 
     @classmethod
     def decode(cls, body: bytes) -> HttpResponse:
+        if not body:
+            return cls(0)
         fields = FieldReader(body)
         return cls(
             fields.take_int(),
@@ -388,6 +417,33 @@ class HttpResponse(NamedTuple):
             + encode_headers(self.headers)
             + encode_bytes(self.body)
         )
+
+    def __repr__(self) -> str:
+        return (
+            f"HttpResponseMessage{{statusCode={self.status}, "
+            f"reasonPhrase='{self.reason}', headers={_masked(self.headers)}, "
+            f"body={len(self.body or b'')}}}"
+        )
+
+
+_PRIVATE_HEADERS = {
+    "authorization",
+    "cookie",
+    "proxy-authorization",
+    "set-cookie",
+}
+
+
+def _masked(headers: dict[str, str] | None) -> dict[str, str] | None:
+    """
+    Take credentials out of headers that end up in a log (S-39).
+    """
+    if headers is None:
+        return None
+    return {
+        name: "***" if name.strip().lower() in _PRIVATE_HEADERS else value
+        for name, value in headers.items()
+    }
 
 
 def _present(**members: object) -> dict[str, object]:

@@ -1,0 +1,271 @@
+"""
+HANDSHAKE and FAST_CONNECT on a door with encryption (server 8.2, 8.3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
+
+from mpush_tw.core.connection import Connection
+from mpush_tw.core.log import NodeLog
+from mpush_tw.core.metrics import NodeMetrics
+from mpush_tw.core.routing.router import Router
+from mpush_tw.core.sessions import ReusableSessions
+from mpush_tw.errors import ProtocolError
+from mpush_tw.protocol.commands import Command, ErrorCode
+from mpush_tw.protocol.crypto import (
+    AES_KEY_LENGTH,
+    AesCipher,
+    mix_session_key,
+    random_key,
+)
+from mpush_tw.protocol.messages import (
+    Error,
+    FastConnect,
+    FastConnectOk,
+    Handshake,
+    HandshakeOk,
+)
+from mpush_tw.protocol.sessions import SessionRecord, new_session_id
+
+from sys import intern
+
+
+class HandshakeHandler:
+    """
+    Opens sessions, new ones and stored ones.
+    """
+
+    def __init__(
+        self,
+        sessions: ReusableSessions,
+        router: Router,
+        clock: IReactorTime,
+        log: NodeLog,
+        metrics: NodeMetrics,
+        min_heartbeat: float,
+        max_heartbeat: float,
+        secured: Callable[[Connection], None],
+    ) -> None:
+        """
+        @param min_heartbeat: Lower bound of the agreed heartbeat, in seconds.
+        @param max_heartbeat: Upper bound, in seconds.
+        @param secured: Told of each connection that finished a handshake.
+        """
+        self._sessions = sessions
+        self._router = router
+        self._clock = clock
+        self._log = log.conn
+        self._metrics = metrics
+        self._min_heartbeat_ms = int(min_heartbeat * 1000)
+        self._max_heartbeat_ms = int(max_heartbeat * 1000)
+        self._secured = secured
+
+    def agreed_heartbeat(self, client_maximum_ms: int) -> int:
+        """
+        Agree on a heartbeat; nonsense yields the configured minimum (server 5.3).
+
+        @return: Milliseconds.
+        """
+        return max(
+            self._min_heartbeat_ms, min(client_maximum_ms, self._max_heartbeat_ms)
+        )
+
+    # ------------------------------------------------------------ HANDSHAKE
+
+    def handshake_received(
+        self, connection: Connection, session_id: int, flags: int, body: object
+    ) -> Deferred[None] | None:
+        """
+        Handle one HANDSHAKE.
+        """
+        digest = hash((session_id, body))
+        if digest == connection.handshake_digest and connection.handshaken:
+            # The answer crossed a repetition: clients 0.0.6 to 0.8.0 resend after a
+            # second, and would stop for good on an ERROR (DESIGN 5a).
+            return None
+        message = connection.decode(Handshake, flags, body)
+        if not message.client_key or len(message.client_key) < AES_KEY_LENGTH:
+            raise ProtocolError("client key missing or too short")
+        if message.device_id and message.iv is None:
+            raise ProtocolError("iv missing")
+        if (
+            not message.device_id
+            or len(message.iv or b"") != AES_KEY_LENGTH
+            or len(message.client_key) != AES_KEY_LENGTH
+        ):
+            self._metrics.handshakes["invalid"] += 1
+            self._log.error(
+                "handshake failure, message={message}, conn={conn}",
+                message=message,
+                conn=connection,
+            )
+            connection.answer(
+                session_id, Error(Command.HANDSHAKE, 0, "Param invalid")
+            )
+            connection.close("handshake-invalid")
+            return None
+        if message.device_id == connection.device_id:
+            self._metrics.handshakes["repeat"] += 1
+            self._log.warn(
+                "handshake failure, repeat handshake, conn={conn}", conn=connection
+            )
+            connection.answer(
+                session_id, Error.of(Command.HANDSHAKE, ErrorCode.REPEAT_HANDSHAKE)
+            )
+            return None
+        if connection.user_id is not None:
+            return Deferred.fromCoroutine(
+                self._shake_hands_anew(connection, session_id, message, digest)
+            )
+        self._shake_hands(connection, session_id, message, digest)
+        return None
+
+    async def _shake_hands_anew(
+        self, connection: Connection, session_id: int, message: Handshake, digest: int
+    ) -> None:
+        # Another device takes the connection over: its user is not that one (S-11).
+        await self._router.unbind(connection)
+        self._shake_hands(connection, session_id, message, digest)
+
+    def _shake_hands(
+        self, connection: Connection, session_id: int, message: Handshake, digest: int
+    ) -> None:
+        client_key, iv = message.client_key, message.iv
+        assert client_key is not None and iv is not None
+        assert message.device_id is not None
+        server_key = random_key()
+        ticket = new_session_id()
+        heartbeat_ms = self.agreed_heartbeat(message.max_heartbeat)
+        ttl = self._sessions.ttl_seconds
+        now_ms = int(self._clock.seconds() * 1000)
+        connection.cipher = AesCipher(client_key, iv)
+        written = connection.answer(
+            session_id,
+            HandshakeOk(server_key, heartbeat_ms, ticket, now_ms + ttl * 1000),
+        )
+        if not written:
+            self._metrics.handshakes["failure"] += 1
+            self._log.info("handshake failure, conn={conn}", conn=connection)
+            return
+        # In the same turn, so that nothing is ever sealed with the first key that should
+        # not be (DESIGN 5a, protocol 7.3).
+        connection.cipher = AesCipher(mix_session_key(client_key, server_key), iv)
+        self._take_over(
+            connection,
+            SessionRecord(
+                message.os_name,
+                message.os_version,
+                message.client_version,
+                message.device_id,
+                connection.cipher,
+            ),
+            heartbeat_ms,
+            digest,
+        )
+        storing = self._sessions.store(
+            ticket,
+            SessionRecord(
+                connection.os_name,
+                connection.os_version,
+                connection.client_version,
+                message.device_id,
+                connection.cipher,
+            ),
+        )
+        if storing is not None:
+            storing.addErrback(self._not_stored, connection)
+        self._metrics.handshakes["success"] += 1
+        if self._log.info_on:
+            self._log.info("handshake success, conn={conn}", conn=connection)
+
+    def _not_stored(self, failure: Failure, connection: Connection) -> None:
+        self._log.error(
+            "session not stored, a fast connect will be refused, conn={conn}: {error}",
+            conn=connection,
+            error=failure.value,
+        )
+
+    # --------------------------------------------------------- FAST_CONNECT
+
+    def fast_connect_received(
+        self, connection: Connection, session_id: int, flags: int, body: object
+    ) -> Deferred[None]:
+        """
+        Handle one FAST_CONNECT.
+        """
+        message = connection.decode(FastConnect, flags, body)
+        return Deferred.fromCoroutine(
+            self._fast_connect(connection, session_id, message)
+        )
+
+    async def _fast_connect(
+        self, connection: Connection, session_id: int, message: FastConnect
+    ) -> None:
+        record = None
+        if message.session_id:
+            record = await self._sessions.find(message.session_id)
+        if record is None:
+            self._metrics.fast_connects["expired"] += 1
+            self._log.warn(
+                "fast connect failure, session is expired, deviceId={device_id}, "
+                "conn={conn}",
+                device_id=message.device_id,
+                conn=connection,
+            )
+            connection.answer(
+                session_id, Error.of(Command.FAST_CONNECT, ErrorCode.SESSION_EXPIRED)
+            )
+            return
+        if record.device_id != message.device_id:
+            self._metrics.fast_connects["invalid-device"] += 1
+            self._log.warn(
+                "fast connect failure, not the same device, deviceId={device_id}, "
+                "conn={conn}",
+                device_id=message.device_id,
+                conn=connection,
+            )
+            connection.answer(
+                session_id, Error.of(Command.FAST_CONNECT, ErrorCode.INVALID_DEVICE)
+            )
+            return
+        # A restored session knows no user; the one that is bound leaves (S-8).
+        await self._router.unbind(connection)
+        heartbeat_ms = self.agreed_heartbeat(message.max_heartbeat)
+        if not connection.answer(session_id, FastConnectOk(heartbeat_ms)):
+            self._metrics.fast_connects["failure"] += 1
+            self._log.info("fast connect failure, conn={conn}", conn=connection)
+            return
+        connection.cipher = record.cipher
+        self._take_over(connection, record, heartbeat_ms, 0)
+        self._metrics.fast_connects["success"] += 1
+        if self._log.info_on:
+            self._log.info("fast connect success, conn={conn}", conn=connection)
+
+    # ----------------------------------------------------------------- both
+
+    def _take_over(
+        self,
+        connection: Connection,
+        record: SessionRecord,
+        heartbeat_ms: int,
+        digest: int,
+    ) -> None:
+        # A few operating systems and versions serve millions of phones: one text each.
+        connection.os_name = _shared(record.os_name)
+        connection.os_version = _shared(record.os_version)
+        connection.client_version = _shared(record.client_version)
+        connection.device_id = record.device_id
+        connection.client_type = 0
+        connection.heartbeat = heartbeat_ms / 1000
+        connection.missed_heartbeats = 0
+        connection.handshake_digest = digest
+        self._secured(connection)
+
+
+def _shared(text: str | None) -> str | None:
+    return None if text is None else intern(text)

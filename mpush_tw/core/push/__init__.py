@@ -1,0 +1,3 @@
+"""
+The push centre: takes requests, finds the connection, reports how it ended (server 14).
+"""

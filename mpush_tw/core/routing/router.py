@@ -1,0 +1,214 @@
+"""
+Binding and unbinding: both tables, the displaced routes, and the events (server 11).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from mpush_tw.core.connection import Connection
+from mpush_tw.core.events import Events
+from mpush_tw.core.log import NodeLog
+from mpush_tw.core.metrics import NodeMetrics
+from mpush_tw.core.routing.local import LocalRoutes
+from mpush_tw.core.routing.remote import NodeIdentity, RemoteRoute, RemoteRoutes
+from mpush_tw.errors import Unavailable
+from mpush_tw.interfaces import (
+    IClientClassifier,
+    RouteChanged,
+    UserKicked,
+    UserOffline,
+    UserOnline,
+)
+
+_UNNAMED_OS = "unknown"
+
+
+class Router:
+    """
+    Keeps local and remote table in step.
+
+    @ivar local: The connections of this node.
+    @ivar remote: The routes of the cluster.
+    """
+
+    def __init__(
+        self,
+        identity: NodeIdentity,
+        local: LocalRoutes,
+        remote: RemoteRoutes,
+        classifier: IClientClassifier,
+        events: Events,
+        log: NodeLog,
+        metrics: NodeMetrics,
+        max_per_user: int,
+    ) -> None:
+        """
+        @param max_per_user: C{mp.limits.max-per-user}.
+        """
+        self._identity = identity
+        self.local = local
+        self.remote = remote
+        self._classifier = classifier
+        self._events = events
+        self._log = log
+        self._metrics = metrics
+        self._max_per_user = max_per_user
+
+    async def bind(
+        self, connection: Connection, user_id: str, tags: str | None
+    ) -> bool:
+        """
+        Route a user to a connection, kick the one it displaces, and announce it.
+
+        @param connection: Handshaken, and not bound.
+        @return: C{False} when the shared store did not take the route; nothing of the
+            binding remains then (S-3), and a displaced local route is back.
+        """
+        local, identity = self.local, self._identity
+        connection.client_type = self._type_of(connection)
+        displaced = local.register(connection, user_id)
+        route = RemoteRoute(
+            identity.host,
+            identity.port,
+            connection.device_id,
+            connection.os_name or _UNNAMED_OS,
+            connection.client_version,
+            connection.id,
+        )
+        try:
+            old = await self.remote.register(user_id, connection.client_type, route)
+        except Unavailable as error:
+            self._log.general.error(
+                "register router ex, userId={user_id}, connection={connection}: "
+                "{error}",
+                user_id=user_id,
+                connection=connection,
+                error=error,
+            )
+            local.unregister(connection, user_id)
+            if displaced is not None and displaced.connected:
+                local.unregister(displaced, user_id)
+                local.register(displaced, user_id)
+            return False
+        if not connection.connected:
+            # It went away while the store was asked; the end of the connection did not
+            # know of this route.
+            local.unregister(connection, user_id)
+            await self.remote.mark_offline(
+                user_id, connection.client_type, connection.id
+            )
+            return False
+        self._displaced(user_id, connection, displaced, old)
+        connection.user_id = user_id
+        connection.tags = tags
+        self._events.post(
+            UserOnline(
+                user_id,
+                connection.id,
+                connection.device_id or "",
+                connection.client_type,
+            )
+        )
+        return True
+
+    async def unbind(self, connection: Connection) -> None:
+        """
+        Take a connection's user off it. Routes that another connection has
+        taken over stay (S-5, S-14).
+
+        @param connection: Does nothing if it is not bound.
+        @raise Unavailable: If the shared store was down; the local side is done.
+        """
+        user_id = connection.user_id
+        if user_id is None:
+            return
+        client_type = connection.client_type
+        connection.user_id = connection.tags = None
+        if self.local.unregister(connection, user_id):
+            self._log.general.info(
+                "unRegister local router success userId={user_id}, router={router}",
+                user_id=user_id,
+                router=connection,
+            )
+        try:
+            await self.remote.mark_offline(user_id, client_type, connection.id)
+        finally:
+            self._events.post(
+                UserOffline(
+                    user_id,
+                    connection.id,
+                    connection.device_id,
+                    client_type,
+                    bool(self.local.lookup_all(user_id)),
+                )
+            )
+
+    def _type_of(self, connection: Connection) -> int:
+        value = self._classifier.client_type(connection.os_name)
+        return (value + 128) % 256 - 128
+
+    def _displaced(
+        self,
+        user_id: str,
+        connection: Connection,
+        displaced: Connection | None,
+        old: RemoteRoute | None,
+    ) -> None:
+        if displaced is not None and displaced is not connection:
+            self._events.post(
+                RouteChanged(
+                    user_id,
+                    connection.client_type,
+                    displaced.id,
+                    displaced.device_id,
+                    local=True,
+                )
+            )
+            self.kick(displaced, user_id, from_remote=False)
+            for surplus in self.local.surplus(user_id, self._max_per_user):
+                surplus.close("max-per-user")
+        if old is not None and old.online:
+            if (old.host, old.port) == (self._identity.host, self._identity.port):
+                self._log.conn.debug(
+                    "kick remote router in local pc, ignore remote broadcast, "
+                    "userId={user_id}",
+                    user_id=user_id,
+                )
+            else:
+                self._events.post(
+                    RouteChanged(
+                        user_id,
+                        connection.client_type,
+                        old.connection_id,
+                        old.device_id,
+                        local=False,
+                        host=old.host,
+                        port=old.port,
+                    )
+                )
+
+    def kick(self, connection: Connection, user_id: str, from_remote: bool) -> bool:
+        """
+        Send KICK to a connection of this node; it is not closed and keeps its context
+        (server 11.5).
+
+        @return: Whether it was written.
+        """
+        delivered = connection.device_id is not None and connection.send_kick(user_id)
+        origin = "remote" if from_remote else "local"
+        self._metrics.kicks[origin, "success" if delivered else "failure"] += 1
+        log: Callable[..., None] = (
+            self._log.conn.info if delivered else self._log.conn.warn
+        )
+        log(
+            "kick local connection {result}, userId={user_id}, conn={conn}",
+            result="success" if delivered else "failure",
+            user_id=user_id,
+            conn=connection,
+        )
+        if delivered:
+            self._events.post(
+                UserKicked(user_id, connection.device_id, connection.id, from_remote)
+            )
+        return delivered
