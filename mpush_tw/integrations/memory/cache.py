@@ -1,0 +1,179 @@
+"""
+The shared store of a node that shares with nobody.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.interfaces import IReactorTime
+from zope.interface import implementer
+
+from mpush_tw.errors import Unavailable
+from mpush_tw.interfaces import ICache
+
+
+@implementer(ICache)
+class MemoryCache:
+    """
+    A store in the memory of the process, bounded.
+
+    What strangers can make it keep is bounded by count: expiring texts (sessions) and
+    hashes (routes) each have a limit, and the oldest give way. A device whose
+    session gave way shakes hands again; a route that gave way is found in the local
+    table all the same.
+    """
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        max_expiring: int = 200_000,
+        max_hashes: int = 1_000_000,
+    ) -> None:
+        """
+        @param max_expiring: Most texts with a time to live.
+        @param max_hashes: Most hashes.
+        """
+        self._clock = clock
+        self._max_expiring = max_expiring
+        self._max_hashes = max_hashes
+        self._texts: dict[str, str] = {}
+        self._expiring: dict[int, OrderedDict[str, tuple[float, str]]] = {}
+        self._hashes: dict[str, tuple[str, ...]] = {}
+        self._sets: dict[str, dict[str, None]] = {}
+        self._lists: dict[str, list[str]] = {}
+
+    def start(self) -> Deferred[None]:
+        return succeed(None)
+
+    def stop(self) -> Deferred[None]:
+        return succeed(None)
+
+    # ----------------------------------------------------------------- texts
+
+    def get(self, key: str) -> Deferred[str | None]:
+        now = self._clock.seconds()
+        for texts in self._expiring.values():
+            entry = texts.get(key)
+            if entry is not None:
+                return succeed(entry[1] if entry[0] > now else None)
+        return succeed(self._texts.get(key))
+
+    def set(self, key: str, value: str, ttl_seconds: int = 0) -> Deferred[None]:
+        self._forget_text(key)
+        if ttl_seconds <= 0:
+            self._texts[key] = value
+            return succeed(None)
+        now = self._clock.seconds()
+        # One queue for each time to live: its order is the order of expiry.
+        texts = self._expiring.setdefault(ttl_seconds, OrderedDict())
+        texts[key] = (now + ttl_seconds, value)
+        while texts:
+            oldest = next(iter(texts.values()))
+            if oldest[0] > now and len(texts) <= self._max_expiring:
+                break
+            texts.popitem(last=False)
+        return succeed(None)
+
+    def _forget_text(self, key: str) -> None:
+        self._texts.pop(key, None)
+        for texts in self._expiring.values():
+            texts.pop(key, None)
+
+    def delete(self, key: str) -> Deferred[None]:
+        self._forget_text(key)
+        self._hashes.pop(key, None)
+        self._sets.pop(key, None)
+        self._lists.pop(key, None)
+        return succeed(None)
+
+    # ---------------------------------------------------------------- hashes
+    #
+    # A hash is the flat tuple of its fields and values: most have one field, and a
+    # dictionary for each user would cost four times as much.
+
+    def hget(self, key: str, field: str) -> Deferred[str | None]:
+        return succeed(self._fields(key).get(field))
+
+    def hset(self, key: str, field: str, value: str) -> Deferred[None]:
+        flat = self._hashes.get(key)
+        if flat is None:
+            if len(self._hashes) >= self._max_hashes:
+                del self._hashes[next(iter(self._hashes))]
+            self._hashes[key] = (field, value)
+        elif len(flat) == 2 and flat[0] == field:
+            self._hashes[key] = (field, value)
+        else:
+            self._store(key, self._fields(key) | {field: value})
+        return succeed(None)
+
+    def hdel(self, key: str, field: str) -> Deferred[None]:
+        fields = self._fields(key)
+        fields.pop(field, None)
+        self._store(key, fields)
+        return succeed(None)
+
+    def hgetall(self, key: str) -> Deferred[dict[str, str]]:
+        return succeed(self._fields(key))
+
+    def hincrby(self, key: str, field: str, amount: int) -> Deferred[int]:
+        fields = self._fields(key)
+        try:
+            total = int(fields.get(field, "0")) + amount
+        except ValueError:
+            return fail(Unavailable(f"field {field} of {key} is no number"))
+        self._store(key, fields | {field: str(total)})
+        return succeed(total)
+
+    def _fields(self, key: str) -> dict[str, str]:
+        flat = self._hashes.get(key, ())
+        return dict(zip(flat[::2], flat[1::2], strict=True))
+
+    def _store(self, key: str, fields: dict[str, str]) -> None:
+        if fields:
+            self._hashes[key] = tuple(
+                text for item in fields.items() for text in item
+            )
+        else:
+            self._hashes.pop(key, None)
+
+    # ----------------------------------------------------------- sorted sets
+
+    def zadd(self, key: str, member: str) -> Deferred[None]:
+        self._sets.setdefault(key, {})[member] = None
+        return succeed(None)
+
+    def zrem(self, key: str, member: str) -> Deferred[None]:
+        members = self._sets.get(key)
+        if members is not None:
+            members.pop(member, None)
+            if not members:
+                del self._sets[key]
+        return succeed(None)
+
+    def zcard(self, key: str) -> Deferred[int]:
+        return succeed(len(self._sets.get(key, ())))
+
+    def zrange(self, key: str, start: int, end: int) -> Deferred[list[str]]:
+        members = sorted(self._sets.get(key, ()), key=str.encode)
+        return succeed(_slice(members, start, end))
+
+    # ----------------------------------------------------------------- lists
+
+    def lpush(self, key: str, values: Sequence[str]) -> Deferred[None]:
+        if values:
+            held = self._lists.get(key, [])
+            self._lists[key] = [*reversed(values), *held]
+        return succeed(None)
+
+    def lrange(self, key: str, start: int, end: int) -> Deferred[list[str]]:
+        return succeed(_slice(self._lists.get(key, []), start, end))
+
+
+def _slice(values: list[str], start: int, end: int) -> list[str]:
+    count = len(values)
+    first = max(0, start + count if start < 0 else start)
+    last = end + count if end < 0 else end
+    return values[first : last + 1]

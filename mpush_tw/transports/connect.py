@@ -1,0 +1,349 @@
+"""
+The connect door: devices over TCP, in binary packets (server 2, 6.1, 7.1).
+
+The protocol decides nothing: it cuts the stream into packets, has them dispatched one
+after the other, and writes what the core wants written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress, IProtocol, IReactorTime
+from twisted.internet.protocol import ServerFactory
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from mpush_tw.core.connection import Answer, Connection, M
+from mpush_tw.core.handlers import Dispatcher
+from mpush_tw.core.log import NodeLog
+from mpush_tw.core.metrics import DoorMetrics, NodeMetrics
+from mpush_tw.core.registry import Admission, Connections
+from mpush_tw.errors import ProtocolError
+from mpush_tw.protocol.body import open_body, seal_body
+from mpush_tw.protocol.commands import Command, Flag
+from mpush_tw.protocol.crypto import RsaPrivateKey
+from mpush_tw.protocol.messages import (
+    BindUser,
+    Error,
+    FastConnectOk,
+    Handshake,
+    HandshakeOk,
+    HttpResponse,
+    Kick,
+    Ok,
+)
+from mpush_tw.protocol.packet import (
+    HEADER,
+    HEARTBEAT_BYTE,
+    Packet,
+    PacketDecoder,
+    encode_packet,
+)
+
+_PUSH = int(Command.PUSH)
+_ACK = int(Command.ACK)
+_KICK = int(Command.KICK)
+_HEARTBEAT = int(Command.HEARTBEAT)
+_CRYPTO = int(Flag.CRYPTO)
+_JSON_BODY = int(Flag.JSON_BODY)
+_pack_header = HEADER.pack
+
+_ANSWERS: dict[type, int] = {
+    Ok: int(Command.OK),
+    Error: int(Command.ERROR),
+    HandshakeOk: int(Command.HANDSHAKE),
+    FastConnectOk: int(Command.FAST_CONNECT),
+    HttpResponse: int(Command.HTTP_PROXY),
+}
+"""
+Which command an answer travels as. All but L{HandshakeOk} go raw (protocol 8).
+"""
+
+
+class ConnectDoor:
+    """
+    What all connections of the door share.
+    """
+
+    __slots__ = (
+        "admission",
+        "closed",
+        "clock",
+        "compress_threshold",
+        "connections",
+        "dispatcher",
+        "key",
+        "log",
+        "max_inflated",
+        "max_packet_size",
+        "metrics",
+        "node_metrics",
+        "require_crypto",
+    )
+
+    def __init__(
+        self,
+        key: RsaPrivateKey,
+        connections: Connections,
+        admission: Admission,
+        dispatcher: Dispatcher,
+        closed: Callable[[Connection], Deferred[None]],
+        clock: IReactorTime,
+        log: NodeLog,
+        metrics: NodeMetrics,
+        max_packet_size: int,
+        compress_threshold: int,
+        max_inflated: int,
+        require_crypto: bool,
+    ) -> None:
+        """
+        @param closed: Told of each connection that has ended, once.
+        @param require_crypto: Refuse BIND, UNBIND and PUSH in clear (S-12).
+        """
+        self.key = key
+        self.connections = connections
+        self.admission = admission
+        self.dispatcher = dispatcher
+        self.closed = closed
+        self.clock = clock
+        self.log = log
+        self.metrics: DoorMetrics = metrics.conn
+        self.node_metrics = metrics
+        self.max_packet_size = max_packet_size
+        self.compress_threshold = compress_threshold
+        self.max_inflated = max_inflated
+        self.require_crypto = require_crypto
+
+
+@implementer(IProtocol)
+class ConnectProtocol(Connection):
+    """
+    One device.
+    """
+
+    __slots__ = (
+        "_closing",
+        "_decoder",
+        "_door",
+        "_packets",
+        "_reason",
+        "_waiting",
+        "factory",
+        "transport",
+    )
+
+    def __init__(self, door: ConnectDoor) -> None:
+        super().__init__(door.key, door.clock.seconds())
+        self._door = door
+        self._decoder = PacketDecoder(door.max_packet_size)
+        self._closing = False
+        self._reason = "peer"
+        self._packets: Iterator[Packet] | None = None
+        self._waiting: Deferred[None] | None = None
+        self.transport: Any = None
+
+    # ------------------------------------------------------ called by Twisted
+
+    def makeConnection(self, transport: Any) -> None:
+        self.transport = transport
+        door = self._door
+        door.metrics.opened += 1
+        door.connections.add(self)
+        if door.log.conn.info_on:
+            door.log.conn.info("client connected conn={channel}", channel=self.channel())
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._closing:
+            return
+        self._door.metrics.bytes_in += len(data)
+        packets = self._decoder.receive(data)
+        if self._packets is not None:
+            # A read that was under way when the connection was told to wait.
+            packets = _chain(self._packets, packets)
+            self._packets = packets
+            return
+        self._handle(packets)
+
+    def connectionLost(self, reason: Failure) -> None:
+        door = self._door
+        self._closing = True
+        self._packets = None
+        door.metrics.closed[self._reason] += 1
+        door.connections.remove(self)
+        door.admission.release(self.transport.client[0])
+        if door.log.conn.info_on:
+            door.log.conn.info("client disconnected conn={conn}", conn=self)
+        waiting, self._waiting = self._waiting, None
+        if waiting is None:
+            door.closed(self)
+        else:
+            # The handler that is under way must see the end of the routes it makes.
+            waiting.addCallback(lambda _: door.closed(self))
+
+    # ------------------------------------------------------------ packets in
+
+    def _handle(self, packets: Iterator[Packet]) -> None:
+        door = self._door
+        counts = door.metrics.packets_in
+        dispatch = door.dispatcher.dispatch
+        try:
+            for cmd, flags, session_id, body in packets:
+                self.last_read = door.clock.seconds()
+                counts[cmd] += 1
+                waiting = dispatch(self, cmd, session_id, flags, body)
+                if self._closing:
+                    return
+                if waiting is not None:
+                    self._packets = packets
+                    self._waiting = waiting
+                    self.transport.pauseProducing()
+                    waiting.addCallback(self._go_on)
+                    return
+        except ProtocolError as error:
+            door.metrics.decode_errors["framing"] += 1
+            door.log.conn.error(
+                "client caught ex, conn={conn}: {error}", conn=self, error=error
+            )
+            self.close("framing")
+
+    def _go_on(self, result: None) -> None:
+        packets, self._packets = self._packets, None
+        self._waiting = None
+        if packets is None or self._closing:
+            return
+        self.transport.resumeProducing()
+        self._handle(packets)
+
+    def expired(self, now: float) -> None:
+        """
+        Called by the wheel: the deadline of the handshake, or a heartbeat check.
+        """
+        self._door.connections.check(self, now)
+
+    def decode(self, kind: type[M], flags: int, body: object) -> M:
+        assert isinstance(body, bytes)
+        door = self._door
+        if flags & _JSON_BODY and body:
+            raise ProtocolError("JSON body on a binary connection")
+        if body and not flags & _CRYPTO and kind is BindUser:
+            self._in_clear(kind.__name__)
+        cipher = door.key if kind is Handshake else self.cipher
+        return kind.decode(open_body(flags, body, cipher, door.max_inflated))
+
+    def decode_content(self, flags: int, body: object) -> bytes:
+        assert isinstance(body, bytes)
+        if flags & _JSON_BODY and body:
+            raise ProtocolError("JSON body on a binary connection")
+        if body and not flags & _CRYPTO:
+            self._in_clear("PUSH")
+        return open_body(flags, body, self.cipher, self._door.max_inflated)
+
+    def _in_clear(self, what: str) -> None:
+        self._door.node_metrics.clear_bodies += 1
+        if self._door.require_crypto and self.handshaken:
+            raise ProtocolError(f"{what} in clear, mp.security.require-crypto is on")
+
+    # ----------------------------------------------------------- packets out
+
+    @property
+    def peer(self) -> str:
+        if self.transport is None:
+            return "?"
+        host, port = self.transport.client[:2]
+        return f"{host}:{port}"
+
+    @property
+    def connected(self) -> bool:
+        return not self._closing
+
+    @property
+    def busy(self) -> bool:
+        return bool(self.transport.busy)
+
+    def answer(self, session_id: int, message: Answer) -> bool:
+        cmd = _ANSWERS[type(message)]
+        flags, body = 0, message.encode()
+        if cmd == int(Command.HANDSHAKE):
+            flags, body = seal_body(body, self.cipher, self._door.compress_threshold)
+        return self._write(cmd, encode_packet(cmd, session_id, flags, body))
+
+    def send_push(self, message_id: int, flags: int, content: bytes) -> bool:
+        if self._closing:
+            return False
+        door = self._door
+        sealed, body = seal_body(content, self.cipher, door.compress_threshold)
+        data = (
+            _pack_header(len(body), _PUSH, 0, flags | sealed, message_id, 0) + body
+        )
+        metrics = door.metrics
+        metrics.packets_out[_PUSH] += 1
+        metrics.bytes_out += len(data)
+        self.transport.write(data)
+        return True
+
+    def send_kick(self, user_id: str) -> bool:
+        flags, body = seal_body(
+            Kick(self.device_id, user_id).encode(),
+            self.cipher,
+            self._door.compress_threshold,
+        )
+        return self._write(_KICK, encode_packet(_KICK, 0, flags, body))
+
+    def send_ack(self, session_id: int) -> bool:
+        return self._write(_ACK, encode_packet(_ACK, session_id, 0, b""))
+
+    def send_heartbeat(self) -> bool:
+        return self._write(_HEARTBEAT, HEARTBEAT_BYTE)
+
+    def _write(self, cmd: int, data: bytes) -> bool:
+        if self._closing:
+            return False
+        metrics = self._door.metrics
+        metrics.packets_out[cmd] += 1
+        metrics.bytes_out += len(data)
+        self.transport.write(data)
+        return True
+
+    def close(self, reason: str) -> None:
+        if not self._closing:
+            self._closing = True
+            self._reason = reason
+            self.transport.loseConnection()
+
+    def abort(self, reason: str) -> None:
+        if not self._closing:
+            self._closing = True
+            self._reason = reason
+        self.transport.abortConnection()
+
+
+def _chain(first: Iterator[Packet], second: Iterator[Packet]) -> Iterator[Packet]:
+    yield from first
+    yield from second
+
+
+class ConnectFactory(ServerFactory):
+    """
+    Accepts devices.
+    """
+
+    noisy = False
+
+    def __init__(self, door: ConnectDoor) -> None:
+        self.door = door
+
+    def buildProtocol(self, addr: IAddress) -> ConnectProtocol | None:
+        door = self.door
+        refusal = door.admission.admit(addr.host)  # type: ignore[attr-defined]
+        if refusal is not None:
+            door.metrics.refused[refusal] += 1
+            door.log.conn.warn(
+                "connection from {peer} refused: mp.limits.{limit}",
+                peer=addr,
+                limit=refusal,
+            )
+            return None
+        return ConnectProtocol(door)

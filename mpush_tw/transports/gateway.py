@@ -1,0 +1,332 @@
+"""
+The gateway door: senders push through it, over TCP (cluster 4).
+
+A sender's requests arrive many to a read; their answers go out joined, one write for
+all that were settled in the same turn of the reactor (DESIGN 6).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from ipaddress import ip_address, ip_network
+from typing import Any
+
+from twisted.internet.interfaces import (
+    IAddress,
+    IDelayedCall,
+    IProtocol,
+    IPushProducer,
+    IReactorTime,
+)
+from twisted.internet.protocol import ServerFactory
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from mpush_tw.core.log import NodeLog
+from mpush_tw.core.metrics import DoorMetrics
+from mpush_tw.core.push.centre import PushCentre
+from mpush_tw.core.push.request import Outcome, PushRequest
+from mpush_tw.errors import ProtocolError
+from mpush_tw.interfaces import IPushListener
+from mpush_tw.protocol.body import open_body
+from mpush_tw.protocol.commands import ACK_FLAGS, Command, ErrorCode, command_name
+from mpush_tw.protocol.fields import encode_bytes
+from mpush_tw.protocol.gateway import GatewayPush, TimePoints, encode_push_result
+from mpush_tw.protocol.messages import Error
+from mpush_tw.protocol.packet import HEADER, PacketDecoder, encode_packet
+
+_GATEWAY_PUSH = int(Command.GATEWAY_PUSH)
+_OK = int(Command.OK)
+_ERROR = int(Command.ERROR)
+_pack_header = HEADER.pack
+_OK_HEAD = bytes((_GATEWAY_PUSH, 0))
+
+
+def _error_head(code: ErrorCode) -> bytes:
+    """
+    Everything of an ERROR body for a GATEWAY_PUSH but the data.
+    """
+    return Error.of(_GATEWAY_PUSH, code).encode()[:-2]
+
+
+_ANSWERS: dict[Outcome, tuple[int, bytes] | None] = {
+    Outcome.SUCCESS: (_OK, _OK_HEAD),
+    Outcome.ACK_SUCCESS: (_OK, _OK_HEAD),
+    Outcome.BROADCAST_COMPLETE: (_OK, _OK_HEAD),
+    Outcome.FAILURE: (_ERROR, _error_head(ErrorCode.PUSH_CLIENT_FAILURE)),
+    Outcome.OFFLINE: (_ERROR, _error_head(ErrorCode.OFFLINE)),
+    Outcome.REDIRECT: (_ERROR, _error_head(ErrorCode.ROUTER_CHANGE)),
+    Outcome.TIMEOUT: None,
+}
+"""
+What goes back for each outcome: command and first part of the body (server 14.4). A
+time-out is not answered: Java senders would hang on its code (C-31).
+"""
+
+
+class GatewayDoor:
+    """
+    What all gateway connections share.
+
+    @ivar connections: Those that are open.
+    """
+
+    def __init__(
+        self,
+        centre: PushCentre,
+        clock: IReactorTime,
+        log: NodeLog,
+        metrics: DoorMetrics,
+        max_packet_size: int,
+        max_inflated: int,
+        allowed_peers: Sequence[str],
+    ) -> None:
+        """
+        @param allowed_peers: Networks that may connect
+            (C{mp.net.gateway-allowed-peers}).
+        """
+        self.centre = centre
+        self.clock = clock
+        self.log = log
+        self.metrics = metrics
+        self.max_packet_size = max_packet_size
+        self.max_inflated = max_inflated
+        self._networks = [ip_network(text, strict=False) for text in allowed_peers]
+        self.connections: set[GatewayProtocol] = set()
+        self.listener = GatewayListener(log)
+
+    def allows(self, host: str) -> bool:
+        """
+        Whether a peer may talk to this door.
+        """
+        address = ip_address(host.partition("%")[0])
+        mapped = getattr(address, "ipv4_mapped", None)
+        address = mapped or address
+        return any(
+            address.version == network.version and address in network
+            for network in self._networks
+        )
+
+
+@implementer(IPushListener)
+class GatewayListener:
+    """
+    Answers each push on the connection it came over (server 14.4).
+    """
+
+    def __init__(self, log: NodeLog) -> None:
+        self._log = log.push
+
+    def push_finished(
+        self, request: PushRequest, outcome: Outcome, points: TimePoints
+    ) -> None:
+        """
+        Answer one GATEWAY_PUSH.
+        """
+        origin = request.origin
+        assert isinstance(origin, tuple)
+        connection, session_id = origin
+        answer = _ANSWERS[outcome]
+        if answer is None:
+            self._log.warn(
+                "push message to client timeout, timePoints={points}, "
+                "message={message}",
+                points=points,
+                message=request,
+            )
+            return
+        cmd, head = answer
+        data = encode_push_result(request.user_id, request.client_type, points)
+        body = head + encode_bytes(data)
+        if not connection.answer(
+            cmd, _pack_header(len(body), cmd, 0, 0, session_id, 0) + body
+        ):
+            self._log.warn(
+                "push message to client {outcome}, but gateway connection is closed, "
+                "timePoints={points}, message={message}",
+                outcome=outcome.value,
+                points=points,
+                message=request,
+            )
+
+
+@implementer(IProtocol, IPushProducer)
+class GatewayProtocol:
+    """
+    One sender.
+
+    While its answers pile up above the high water mark it is not read from.
+    """
+
+    def __init__(self, door: GatewayDoor) -> None:
+        self._door = door
+        self._decoder = PacketDecoder(door.max_packet_size)
+        self._answers: list[bytes] = []
+        self._flush_call: IDelayedCall | None = None
+        self._reading = False
+        self._closing = False
+        self._reason = "peer"
+        self.transport: Any = None
+
+    @property
+    def peer(self) -> str:
+        """
+        Remote address as C{ip:port}.
+        """
+        host, port = self.transport.client[:2]
+        return f"{host}:{port}"
+
+    def makeConnection(self, transport: Any) -> None:
+        self.transport = transport
+        transport.registerProducer(self, True)
+        door = self._door
+        door.metrics.opened += 1
+        door.connections.add(self)
+        door.log.conn.info("client connected conn={peer} (gateway)", peer=self.peer)
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._closing:
+            return
+        door = self._door
+        door.metrics.bytes_in += len(data)
+        counts = door.metrics.packets_in
+        self._reading = True
+        try:
+            for cmd, flags, session_id, body in self._decoder.receive(data):
+                counts[cmd] += 1
+                if cmd == _GATEWAY_PUSH:
+                    self._push_received(session_id, flags, body)
+                else:
+                    self._unsupported(cmd, session_id)
+                if self._closing:
+                    break
+        except ProtocolError as error:
+            door.metrics.decode_errors["framing"] += 1
+            door.log.conn.error(
+                "client caught ex, conn={peer} (gateway): {error}",
+                peer=self.peer,
+                error=error,
+            )
+            self._close("framing")
+        finally:
+            self._reading = False
+        self._flush()
+
+    def connectionLost(self, reason: Failure) -> None:
+        door = self._door
+        self._closing = True
+        if self._flush_call is not None:
+            self._flush_call.cancel()
+            self._flush_call = None
+        door.metrics.closed[self._reason] += 1
+        door.connections.discard(self)
+        door.log.conn.info("client disconnected conn={peer} (gateway)", peer=self.peer)
+
+    def _push_received(self, session_id: int, flags: int, body: bytes) -> None:
+        door = self._door
+        try:
+            message = GatewayPush.decode(
+                open_body(flags, body, None, door.max_inflated) if flags & 2 else body
+            )
+        except ProtocolError as error:
+            door.metrics.decode_errors["body"] += 1
+            door.log.conn.error(
+                "undecodable GATEWAY_PUSH, conn={peer}: {error}",
+                peer=self.peer,
+                error=error,
+            )
+            self._error_and_close(_GATEWAY_PUSH, session_id, ErrorCode.DISPATCH_ERROR)
+            return
+        door.centre.push(
+            PushRequest(*message, flags & ACK_FLAGS, door.listener, (self, session_id))
+        )
+
+    def _unsupported(self, cmd: int, session_id: int) -> None:
+        self._door.log.conn.error(
+            "dispatch message failure, cmd={command} ({number}) unsupported, "
+            "connect={peer} (gateway)",
+            command=command_name(cmd),
+            number=cmd,
+            peer=self.peer,
+        )
+        self._error_and_close(cmd, session_id, ErrorCode.UNSUPPORTED_CMD)
+
+    def _error_and_close(self, cmd: int, session_id: int, code: ErrorCode) -> None:
+        body = Error.of(cmd, code).encode()
+        self.answer(_ERROR, encode_packet(_ERROR, session_id, 0, body))
+        self._close(code.reason.replace(" ", "-"))
+
+    def answer(self, cmd: int, data: bytes) -> bool:
+        """
+        Have an answer go out with the next batch.
+
+        @return: C{False} when the connection is gone.
+        """
+        if self._closing:
+            return False
+        metrics = self._door.metrics
+        metrics.packets_out[cmd] += 1
+        metrics.bytes_out += len(data)
+        self._answers.append(data)
+        if not self._reading and self._flush_call is None:
+            self._flush_call = self._door.clock.callLater(0, self._flush_later)
+        return True
+
+    def _flush_later(self) -> None:
+        self._flush_call = None
+        self._flush()
+
+    def _flush(self) -> None:
+        if self._answers:
+            data = b"".join(self._answers)
+            self._answers.clear()
+            self.transport.write(data)
+
+    def _close(self, reason: str) -> None:
+        self._closing = True
+        self._reason = reason
+        self._flush()
+        self.transport.unregisterProducer()
+        self.transport.loseConnection()
+
+    def close(self) -> None:
+        """
+        Close when everything answered so far has gone out: the node stops.
+        """
+        if not self._closing:
+            self._close("stop")
+
+    # --------------------------------------------------------- backpressure
+
+    def pauseProducing(self) -> None:
+        self.transport.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        self.transport.resumeProducing()
+
+    def stopProducing(self) -> None:
+        pass
+
+
+class GatewayFactory(ServerFactory):
+    """
+    Accepts senders from the networks that are allowed (C-26).
+    """
+
+    noisy = False
+
+    def __init__(self, door: GatewayDoor) -> None:
+        self.door = door
+
+    def buildProtocol(self, addr: IAddress) -> GatewayProtocol | None:
+        door = self.door
+        host = addr.host  # type: ignore[attr-defined]
+        if not door.allows(host):
+            door.metrics.refused["gateway-allowed-peers"] += 1
+            door.log.conn.warn(
+                "gateway connection from {peer} refused: not in "
+                "mp.net.gateway-allowed-peers",
+                peer=host,
+            )
+            return None
+        return GatewayProtocol(door)
