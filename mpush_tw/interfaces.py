@@ -9,13 +9,14 @@ either. Every wait on a provider is bounded by the server.
 Order of events, fixed for all listeners (server 13, DESIGN 5.13):
 
   1. L{ServerStarted}, when every door is open and registered;
-  2. for a connection: L{UserOnline} after the routes are written and the context is set,
+  2. for a connection: L{UserOnline} after the routes are written and the context is
+  set,
      before OK reaches the device; L{RouteChanged} before the L{UserOnline} that caused
      it; L{UserOffline} after the routes are gone; L{ConnectionClosed} last;
   3. L{ServerStopping}, before anything is deregistered or closed.
 
-Events are delivered in the order they were posted, after the handler that posted them has
-returned; a listener that raises is logged and harms nobody.
+Events are delivered in the order they were posted, after the handler that posted them
+has returned; a listener that raises is logged and harms nobody.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
 if TYPE_CHECKING:
+    from mpush_tw.core.connection import Answer
     from mpush_tw.core.push.request import Outcome, PushRequest
     from mpush_tw.protocol.gateway import TimePoints
 
@@ -217,8 +219,8 @@ class IBindValidator(Interface):
         Decide whether the connection that sent this BIND may be bound.
 
         The server waits for the answer before it handles the next packet of the same
-        connection, for ten seconds at most. An exception or a time-out ends in ERROR 100
-        and close.
+        connection, for ten seconds at most. An exception or a time-out ends in ERROR
+        100 and close.
 
         @param user_id: Never empty.
         @param data: Free text of the BIND, for instance a token.
@@ -475,9 +477,10 @@ class IPeerConnection(Interface):
     busy = Attribute("Whether more is queued than the high water mark (server 14.9).")
     connected = Attribute("Whether packets can still be written.")
 
-    def answer(session_id: int, message: object) -> None:
+    def answer(session_id: int, message: Answer) -> bool:
         """
-        Answer a request with a message of L{mpush_tw.protocol.messages}.
+        Answer a request with a message of L{mpush_tw.protocol.messages};
+        C{False} when the connection is gone.
         """
 
     def send_push(message_id: int, flags: int, content: bytes) -> bool:
@@ -490,12 +493,12 @@ class IPeerConnection(Interface):
         Write a KICK that names this connection's device; C{False} when it is gone.
         """
 
-    def close() -> None:
+    def close(reason: str) -> None:
         """
         Close when everything written so far has gone out.
         """
 
-    def abort() -> None:
+    def abort(reason: str) -> None:
         """
         Close at once; the peer may never drain what is queued.
         """

@@ -25,10 +25,10 @@ class DefaultClassifier:
     """
     Classifies by substring, first class in the original's order.
 
-    Names that I{start} with C{web} or C{h5} are web first: old pages send C{web} and the
-    browser's user agent, which names an operating system (DESIGN 5a, clients 9.22). The
-    original's nodes judge those differently. A missing name counts as empty, thus unknown
-    (S-7, D19).
+    Names that I{start} with C{web} or C{h5} are web first: old pages send C{web} and
+    the browser's user agent, which names an operating system (DESIGN 5a, clients 9.22).
+    The original's nodes judge those differently. A missing name counts as empty, thus
+    unknown (S-7, D19).
     """
 
     def client_type(self, os_name: str | None) -> int:

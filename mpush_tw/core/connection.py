@@ -16,18 +16,21 @@ from zope.interface import implementer
 
 from mpush_tw.interfaces import IPeerConnection
 from mpush_tw.protocol.body import Cipher
+from mpush_tw.protocol.messages import (
+    Error,
+    FastConnectOk,
+    HandshakeOk,
+    HttpResponse,
+    Ok,
+)
 
 if TYPE_CHECKING:
     from mpush_tw.core.push.acks import PendingAck
-    from mpush_tw.protocol.messages import (
-        Error,
-        FastConnectOk,
-        HandshakeOk,
-        HttpResponse,
-        Ok,
-    )
 
-    Answer = Ok | Error | HandshakeOk | FastConnectOk | HttpResponse
+Answer = Ok | Error | HandshakeOk | FastConnectOk | HttpResponse
+"""
+What requests of devices are answered with.
+"""
 
 
 class Readable(Protocol):
@@ -220,6 +223,12 @@ class Connection:
     def abort(self, reason: str) -> None:
         """
         Close at once.
+        """
+        raise NotImplementedError
+
+    def expired(self, now: float) -> None:
+        """
+        The deadline of the handshake, or the time of a heartbeat check, has come.
         """
         raise NotImplementedError
 

@@ -1,9 +1,10 @@
 """
 The log of one node: a category for each of the original's log files, and a level.
 
-Where the rules are: operations 8, STYLE 12. A category is a L{twisted.logger.Logger} with
-a fixed namespace and a level. What is below the level costs one attribute look-up: code on
-the packet path writes C{if log.info_on: log.info(...)} and builds nothing otherwise.
+Where the rules are: operations 8, STYLE 12. A category is a L{twisted.logger.Logger}
+with a fixed namespace and a level. What is below the level costs one attribute look-up:
+code on the packet path writes C{if log.info_on: log.info(...)} and builds nothing
+otherwise.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """
 One timing wheel for every deadline of a node: heartbeats, handshakes, acknowledgements.
 
-A C{callLater} for each connection would cost a heap entry and an object per phone (DESIGN
-6). Here a waiting item is one entry in a dictionary shared by all that are due in the
-same slice of time; putting it in and taking it out are constant in time, and
+A C{callLater} for each connection would cost a heap entry and an object per phone
+(DESIGN 6). Here a waiting item is one entry in a dictionary shared by all that are due
+in the same slice of time; putting it in and taking it out are constant in time, and
 the clock is asked for one call at a time: the one for the earliest slice in use.
 """
 

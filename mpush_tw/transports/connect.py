@@ -70,8 +70,8 @@ class ConnectDoor:
 
     __slots__ = (
         "admission",
-        "closed",
         "clock",
+        "closed",
         "compress_threshold",
         "connections",
         "dispatcher",
@@ -149,11 +149,16 @@ class ConnectProtocol(Connection):
 
     def makeConnection(self, transport: Any) -> None:
         self.transport = transport
+        self.connectionMade()
+
+    def connectionMade(self) -> None:
         door = self._door
         door.metrics.opened += 1
         door.connections.add(self)
         if door.log.conn.info_on:
-            door.log.conn.info("client connected conn={channel}", channel=self.channel())
+            door.log.conn.info(
+                "client connected conn={channel}", channel=self.channel()
+            )
 
     def dataReceived(self, data: bytes) -> None:
         if self._closing:
@@ -275,9 +280,7 @@ class ConnectProtocol(Connection):
             return False
         door = self._door
         sealed, body = seal_body(content, self.cipher, door.compress_threshold)
-        data = (
-            _pack_header(len(body), _PUSH, 0, flags | sealed, message_id, 0) + body
-        )
+        data = _pack_header(len(body), _PUSH, 0, flags | sealed, message_id, 0) + body
         metrics = door.metrics
         metrics.packets_out[_PUSH] += 1
         metrics.bytes_out += len(data)
@@ -335,9 +338,9 @@ class ConnectFactory(ServerFactory):
     def __init__(self, door: ConnectDoor) -> None:
         self.door = door
 
-    def buildProtocol(self, addr: IAddress) -> ConnectProtocol | None:
+    def buildProtocol(self, addr: IAddress | None) -> Any:
         door = self.door
-        refusal = door.admission.admit(addr.host)  # type: ignore[attr-defined]
+        refusal = door.admission.admit(addr.host)  # type: ignore[union-attr]
         if refusal is not None:
             door.metrics.refused[refusal] += 1
             door.log.conn.warn(

@@ -178,7 +178,10 @@ class GatewayProtocol:
 
     def makeConnection(self, transport: Any) -> None:
         self.transport = transport
-        transport.registerProducer(self, True)
+        self.connectionMade()
+
+    def connectionMade(self) -> None:
+        self.transport.registerProducer(self, True)
         door = self._door
         door.metrics.opened += 1
         door.connections.add(self)
@@ -318,9 +321,9 @@ class GatewayFactory(ServerFactory):
     def __init__(self, door: GatewayDoor) -> None:
         self.door = door
 
-    def buildProtocol(self, addr: IAddress) -> GatewayProtocol | None:
+    def buildProtocol(self, addr: IAddress | None) -> Any:
         door = self.door
-        host = addr.host  # type: ignore[attr-defined]
+        host = addr.host  # type: ignore[union-attr]
         if not door.allows(host):
             door.metrics.refused["gateway-allowed-peers"] += 1
             door.log.conn.warn(

@@ -1,11 +1,11 @@
 """
 Listening with our own transport: it sends at once when nothing is queued.
 
-The stock C{write} queues, and lets the reactor find out in its next turn that the socket
-can be written: two C{epoll_ctl} calls and a turn for each small packet. Sending directly
-and queueing only what the kernel did not take costs less than half (DESIGN 6). What is
-queued is bounded: above the high mark the connection is I{busy} until it is below
-the low one, and C{max_queued} bytes more end it (DESIGN 5b).
+The stock C{write} queues, and lets the reactor find out in its next turn that the
+socket can be written: two C{epoll_ctl} calls and a turn for each small packet. Sending
+directly and queueing only what the kernel did not take costs less than half (DESIGN 6).
+What is queued is bounded: above the high mark the connection is I{busy} until it is
+below the low one, and C{max_queued} bytes more end it (DESIGN 5b).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, cast
 
 from twisted.application.service import Service
 from twisted.internet import main, tcp
+from twisted.internet.address import IPv6Address
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IReactorTCP, IReactorTime
@@ -69,7 +70,7 @@ class WriteThroughServer(tcp.Server):
         # Not the base class's, which formats two strings for each connection.
         tcp.Connection.__init__(self, sock, protocol, reactor)
         if len(client) != 2:
-            self._addressType = tcp.address.IPv6Address
+            self._addressType = IPv6Address
         self.server = server
         self.client = client
         self.sessionno = sessionno
@@ -77,11 +78,10 @@ class WriteThroughServer(tcp.Server):
         self.limits = limits
         # When a streaming producer is registered it is paused at the high mark too.
         self.bufferSize = limits.high
-        self.startReading()
+        self.startReading()  # type: ignore[no-untyped-call]
         self.connected = 1
 
-    @property
-    def repstr(self) -> str:
+    def __repr__(self) -> str:
         return f"<{type(self.protocol).__name__} #{self.sessionno}>"
 
     @property
@@ -127,18 +127,18 @@ class WriteThroughServer(tcp.Server):
             if sent == len(data):
                 return
             data = data[sent:]
-        super().write(data)
+        super().write(data)  # type: ignore[no-untyped-call]
         queued = self.queued
         if queued > self.limits.high:
             self.busy = True
             if 0 < self.limits.max_queued < queued - self.limits.high:
-                self.abortConnection()
+                self.abortConnection()  # type: ignore[no-untyped-call]
 
     def doWrite(self) -> Any:
         """
         Send more of the queue; called by the reactor.
         """
-        result = super().doWrite()
+        result = super().doWrite()  # type: ignore[no-untyped-call]
         if self.busy and self.queued < self.limits.low:
             self.busy = False
         return result

@@ -30,8 +30,8 @@ Handler = Callable[[Connection, int, int, object], "Deferred[None] | None"]
 """
 C{handler(connection, session_id, flags, body)}: C{body} is as the door received it.
 
-A handler answers through the connection. It may raise: L{ProtocolError} and everything else
-end in ERROR 100 and close. A Deferred makes the connection's next packet wait.
+A handler answers through the connection. It may raise: L{ProtocolError} and everything
+else end in ERROR 100 and close. A Deferred makes the connection's next packet wait.
 """
 
 
@@ -62,13 +62,18 @@ class Dispatcher:
             self._after_handshake.add(int(cmd))
 
     def dispatch(
-        self, connection: Connection, cmd: int, session_id: int, flags: int, body: object
+        self,
+        connection: Connection,
+        cmd: int,
+        session_id: int,
+        flags: int,
+        body: object,
     ) -> Deferred[None] | None:
         """
         Handle one packet.
 
-        @return: A Deferred that fires, never with a failure, when the next packet may be
-            handled; C{None} if that is now.
+        @return: A Deferred that fires, never with a failure, when the next packet may
+            be handled; C{None} if that is now.
         """
         handler = self._handlers.get(cmd)
         if handler is None:

@@ -5,6 +5,7 @@ HANDSHAKE and FAST_CONNECT on a door with encryption (server 8.2, 8.3).
 from __future__ import annotations
 
 from collections.abc import Callable
+from sys import intern
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -31,8 +32,6 @@ from mpush_tw.protocol.messages import (
     HandshakeOk,
 )
 from mpush_tw.protocol.sessions import SessionRecord, new_session_id
-
-from sys import intern
 
 
 class HandshakeHandler:
@@ -104,9 +103,7 @@ class HandshakeHandler:
                 message=message,
                 conn=connection,
             )
-            connection.answer(
-                session_id, Error(Command.HANDSHAKE, 0, "Param invalid")
-            )
+            connection.answer(session_id, Error(Command.HANDSHAKE, 0, "Param invalid"))
             connection.close("handshake-invalid")
             return None
         if message.device_id == connection.device_id:
@@ -152,8 +149,8 @@ class HandshakeHandler:
             self._metrics.handshakes["failure"] += 1
             self._log.info("handshake failure, conn={conn}", conn=connection)
             return
-        # In the same turn, so that nothing is ever sealed with the first key that should
-        # not be (DESIGN 5a, protocol 7.3).
+        # In the same turn, so that nothing is ever sealed with the first key that
+        # should not be (DESIGN 5a, protocol 7.3).
         connection.cipher = AesCipher(mix_session_key(client_key, server_key), iv)
         self._take_over(
             connection,

@@ -71,7 +71,7 @@ class PushHandler:
             return None
         waiting.addTimeout(_HANDLER_SECONDS, self._clock)
         return waiting.addCallbacks(
-            self._accepted, self._refused, (connection, message), None, (connection,)
+            self._accepted, self._refused, (connection, message), {}, (connection,)
         )
 
     def _accepted(
@@ -89,7 +89,9 @@ class PushHandler:
 
     def _refused(self, failure: Failure, connection: Connection) -> None:
         self._metrics.upstream["failed"] += 1
-        self._log.failure("upstream handler failed, conn={conn}", failure, conn=connection)
+        self._log.failure(
+            "upstream handler failed, conn={conn}", failure, conn=connection
+        )
 
     def ack_received(
         self, connection: Connection, session_id: int, flags: int, body: object

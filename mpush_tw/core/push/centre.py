@@ -25,6 +25,7 @@ from collections import deque
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from mpush_tw.core.connection import Connection
 from mpush_tw.core.flow import GlobalFlow, OverMaximum
@@ -37,8 +38,6 @@ from mpush_tw.core.routing.remote import NodeIdentity, RemoteRoutes
 from mpush_tw.core.wheel import TimingWheel
 from mpush_tw.interfaces import IPushListener
 from mpush_tw.protocol.gateway import TimePoints
-
-from zope.interface import implementer
 
 FIRST_MESSAGE_ID = 1 << 30
 LAST_MESSAGE_ID = (1 << 31) - 1
@@ -374,8 +373,7 @@ class PushCentre:
         metrics.push_seconds.observe(now - request.started)
         if self._push_log.info_on and outcome in _DELIVERED:
             self._push_log.info(
-                "[SingleUserPush] {what} success, timeLine={points}, "
-                "message={message}",
+                "[SingleUserPush] {what} success, timeLine={points}, message={message}",
                 what=_DELIVERED[outcome],
                 points=points,
                 message=request,

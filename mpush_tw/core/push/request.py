@@ -26,8 +26,8 @@ class Outcome(Enum):
 
 
 for _outcome in Outcome:
-    _outcome.milestone = "success-end" if "success" in _outcome.value else (
-        f"{_outcome.value}-end"
+    _outcome.milestone = (
+        "success-end" if "success" in _outcome.value else (f"{_outcome.value}-end")
     )
 
 

@@ -24,8 +24,8 @@ class OnlineUsers:
     """
     Follows L{UserOnline} and L{UserOffline} events into the shared store.
 
-    What happens to one user is written in the order it happened (S-21), however long the
-    store takes; different users do not wait for each other.
+    What happens to one user is written in the order it happened (S-21), however long
+    the store takes; different users do not wait for each other.
     """
 
     def __init__(

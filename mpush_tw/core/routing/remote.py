@@ -148,9 +148,7 @@ class RemoteRoutes:
             return False
         if connection_id is not None and route.connection_id != connection_id:
             return False
-        await self._write(
-            user_id, client_type, attrs.evolve(route, connection_id=None)
-        )
+        await self._write(user_id, client_type, attrs.evolve(route, connection_id=None))
         return True
 
     async def _write(self, user_id: str, client_type: int, route: RemoteRoute) -> None:

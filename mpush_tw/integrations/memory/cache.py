@@ -133,9 +133,7 @@ class MemoryCache:
 
     def _store(self, key: str, fields: dict[str, str]) -> None:
         if fields:
-            self._hashes[key] = tuple(
-                text for item in fields.items() for text in item
-            )
+            self._hashes[key] = tuple(text for item in fields.items() for text in item)
         else:
             self._hashes.pop(key, None)
 

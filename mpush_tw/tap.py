@@ -1,0 +1,90 @@
+"""
+C{twistd mpush}: options, and the service made from them.
+"""
+
+from __future__ import annotations
+
+import gc
+import resource
+import sys
+from typing import Any
+
+from twisted.application.service import IService
+from twisted.python import usage
+
+from mpush_tw.config import load_settings
+from mpush_tw.errors import ConfigError
+from mpush_tw.service import Node
+
+
+class Options(usage.Options):
+    """
+    The little that an operator changes for one run.
+    """
+
+    synopsis = "[--config FILE] [--set mp.key=value]..."
+    longdesc = (
+        "Run an MPush server. Without --config the file named by MP_CONF is read, or "
+        "none: then everything has its default and the node is standalone. "
+        "`mpush config check FILE` looks at a file without starting anything."
+    )
+    optParameters = [
+        ["config", "c", None, "The configuration, a HOCON file such as mpush.conf."]
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self["set"] = []
+
+    def opt_set(self, setting: str) -> None:
+        """
+        Override one key for this run: mp.key=value. May be repeated.
+        """
+        if "=" not in setting:
+            raise usage.UsageError(f"--set {setting}: expected mp.key=value")
+        self["set"].append(setting)
+
+
+class MpushNode(Node):
+    """
+    A node that ends the process, with one sentence and status 1, when it cannot start.
+    """
+
+    def privilegedStartService(self) -> None:
+        try:
+            super().privilegedStartService()
+        except ConfigError as error:
+            _give_up(error)
+
+
+def makeService(options: Options, reactor: Any = None) -> IService:
+    """
+    Make the service; called by C{twistd}.
+    """
+    if reactor is None:
+        from twisted.internet import reactor
+    try:
+        node = MpushNode(load_settings(options["config"], options["set"]), reactor)
+    except ConfigError as error:
+        _give_up(error)
+    _tune_process()
+    return node  # type: ignore[return-value]
+
+
+def _give_up(error: ConfigError) -> Any:
+    print(f"mpush: {error}", file=sys.stderr, flush=True)
+    raise SystemExit(1)
+
+
+def _tune_process() -> None:
+    """
+    Take the files that the system allows, and collect garbage less eagerly: tens of
+    thousands of long-lived connections make each full collection long, and there is
+    next to no cyclic garbage.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
