@@ -23,10 +23,9 @@ test: lint check-types unit
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check $(SOURCES)
-	$(BIN)/ruff format --check $(SOURCES)
 
 check-types: $(VENV)/.installed-test
-	$(BIN)/mypy mpush_tw twisted/plugins/mpush_plugin.py
+	$(BIN)/mypy mpush_tw/protocol mpush_tw/core
 
 unit: $(VENV)/.installed-test
 	PYTHONPATH=. $(BIN)/python -m twisted.trial --temp-directory=_trial_temp tests
@@ -54,9 +53,6 @@ mpload: benchmarks/load/mpload
 
 benchmarks/load/mpload: benchmarks/load/mpload.c
 	$(CC) -O2 -Wall -o $@ $< -lcrypto
-
-bench: $(VENV)/.installed mpload
-	$(BIN)/python benchmarks/run.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info _trial_temp* benchmarks/load/mpload

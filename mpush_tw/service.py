@@ -18,7 +18,6 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
-from twisted.web.server import Site
 
 from mpush_tw import __version__
 from mpush_tw.config import LoadedSettings
@@ -57,10 +56,8 @@ from mpush_tw.interfaces import (
 )
 from mpush_tw.keys import node_key
 from mpush_tw.protocol.commands import Command
-from mpush_tw.transports.admin import AdminFactory
 from mpush_tw.transports.connect import ConnectDoor, ConnectFactory
 from mpush_tw.transports.gateway import GatewayDoor, GatewayFactory
-from mpush_tw.transports.metrics import metrics_site
 from mpush_tw.transports.write_through import ListeningService, OutboundLimits
 
 _RESERVED_FILES = 256
@@ -269,27 +266,8 @@ class Node(MultiService):
         self.gateway_listener.setServiceParent(self)
 
     def _build_operations(self) -> None:
-        net = self.settings.net
         self._ports: list[Any] = []
-        self._sites: list[tuple[str, int, str, Any]] = [
-            (
-                "mp.net.admin-server-port",
-                net.admin_server_port,
-                net.admin_server_bind_ip,
-                AdminFactory(self, net.admin_server_password),
-            )
-        ]
-        self.metrics_site: Site | None = None
-        if net.metrics_server_port:
-            self.metrics_site = metrics_site(self)
-            self._sites.append(
-                (
-                    "mp.net.metrics-server-port",
-                    net.metrics_server_port,
-                    net.metrics_server_bind_ip,
-                    self.metrics_site,
-                )
-            )
+        self._sites: list[tuple[str, int, str, Any]] = []
 
     @property
     def gateway_connections(self) -> int:
@@ -372,7 +350,7 @@ class Node(MultiService):
         ]
 
     def _announce(self) -> None:
-        console, net = self.log.console, self.settings.net
+        console = self.log.console
         for notice in self.loaded.notices:
             console.notice("configuration: {text}", text=str(notice))
         console.notice(
@@ -381,17 +359,10 @@ class Node(MultiService):
             version=__version__,
         )
         console.notice(
-            "devices: port {connect}, senders: {host}:{gateway}, console: "
-            "{admin_ip}:{admin}, metrics: {metrics}",
+            "devices: port {connect}, senders: {host}:{gateway}",
             connect=self.connect_listener.port,
             host=self.identity.host,
             gateway=self.identity.port,
-            admin_ip=net.admin_server_bind_ip,
-            admin=net.admin_server_port,
-            metrics=f"http://{net.metrics_server_bind_ip}:{net.metrics_server_port}"
-            "/metrics"
-            if net.metrics_server_port
-            else "off",
         )
         if not self.settings.security.private_key:
             console.notice(
@@ -406,14 +377,6 @@ class Node(MultiService):
             console.notice(
                 "WARNING: the published sample key is in use; everybody can read what "
                 "devices send. Make your own with `mpush keygen`."
-            )
-        if net.admin_server_bind_ip not in ("127.0.0.1", "::1", "localhost") and not (
-            net.admin_server_password
-        ):
-            console.notice(
-                "WARNING: the console listens on {ip} without a password "
-                "(mp.net.admin-server-password)",
-                ip=net.admin_server_bind_ip,
             )
         if self.settings.http.proxy_enabled:
             console.notice(

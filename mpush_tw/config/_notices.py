@@ -35,7 +35,7 @@ class Notice:
 
 
 def collect(
-    tree: Mapping[str, Any],
+    whole: Mapping[str, Any],
     baseline: Baseline,
     layers: Sequence[Text],
     renamed: Sequence[Alias],
@@ -43,17 +43,18 @@ def collect(
     """
     Find everything worth a notice, grouped by kind, in the order of the files.
 
-    @param tree: The merged C{mp} tree, values as written.
+    @param whole: The merged tree, C{mp} and what stands beside it, values as written.
     @param baseline: The defaults behind it.
     @param layers: The operator's layers, strongest first.
     @param renamed: The old names whose values count.
     """
-    found = _Notices(tree, baseline, renamed)
+    found = _Notices(whole["mp"], baseline, renamed)
     return [
         *_dropped(layers),
         *found.renamed(),
         *found.without_effect(),
         *found.unknown(),
+        *found.outside(whole),
         *found.log_level(),
     ]
 
@@ -136,6 +137,19 @@ class _Notices:
             nearest = difflib.get_close_matches(name, known, 1)
             hint = f"; did you mean {nearest[0]}?" if nearest else ""
             yield Notice(name, f"{name} is not known and has no effect{hint}")
+
+    def outside(self, whole: Mapping[str, Any]) -> Iterator[Notice]:
+        """
+        Find sections that were written without C{mp} around them. Other keys beside it
+        are the operator's own, for substitutions.
+        """
+        for name in {path[1]: None for path in self._keys}:
+            if name in whole:
+                yield Notice(
+                    name,
+                    f"{name} stands outside of mp and has no effect; "
+                    f"did you mean mp.{name}?",
+                )
 
     def log_level(self) -> Iterator[Notice]:
         written = str(self._tree["log-level"])

@@ -293,6 +293,7 @@ class _Reader:
                 self._fail(f'found "{token.text}" outside of quotes; quote the text')
             elif container and token.kind == "word":
                 self._drop()
+                simple = True
             elif container and token.kind == "quoted":
                 self._fail("found text behind a list or an object")
             else:
@@ -422,7 +423,9 @@ def read(
         )
     except hocon.ParseError as error:
         where = f"{name}:{error.line}" if numbered else name
-        raise ConfigError("", _reason(error), where) from None
+        # What the library quotes is a piece of the text, which may be a secret.
+        reason = re.sub('"[^"]+"', "a text", _reason(error))
+        raise ConfigError("", reason, where) from None
     except (hocon.ResolveError, hocon.ConfigError) as error:
         raise ConfigError("", _reason(error), name) from None
     except OSError as error:

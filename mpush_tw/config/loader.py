@@ -98,12 +98,19 @@ def load_settings(
     if file is not None:
         layers.append(_file(file, lookup))
     renamed = aliases_in_use(layers)
-    stack = [*_alias_layers(renamed, lookup), *layers, _defaults(lookup)]
-    tree = _mp(hocon.merge(stack))
     reading = _Reading(layers, renamed)
+    stack = [*_alias_layers(renamed, lookup), *layers]
+    try:
+        whole = hocon.merge([*stack, _defaults(lookup)])
+    except ConfigError:
+        # A list for mp.home breaks the defaults that refer to it before mp.home itself
+        # is judged: find the culprit with defaults that refer to nothing.
+        reading.settings(_mp(hocon.merge([*stack, _defaults(lookup, refer=False)])))
+        raise
+    tree = _mp(whole)
     settings = reading.settings(tree)
     baseline = Baseline(tree, lookup)
-    notices = collect(tree, baseline, layers, renamed)
+    notices = collect(whole, baseline, layers, renamed)
     return LoadedSettings(
         settings, notices, tree, file or "defaults", baseline.changed()
     )
@@ -164,23 +171,23 @@ def _alias_layers(
         yield hocon.read(text, join(alias.old), environ, numbered=False)
 
 
-def _defaults(environ: Mapping[str, str]) -> Text:
+def _defaults(environ: Mapping[str, str], refer: bool = True) -> Text:
+    """
+    Write the defaults as a layer.
+
+    @param refer: False to leave references out of defaults.
+    """
     lines = []
     for path, key in _fields.walk(Settings):
+        written = render_value(key.default)
         if isinstance(key.default, str) and "${" in key.default:
-            lines.append(f"{join(path)}={_quote_around_references(key.default)}")
-        else:
-            lines.append(f"{join(path)}={render_value(key.default)}")
+            pieces = re.split(r"(\$\{[^}]*\})", key.default)
+            written = "".join(
+                render_value(piece) if index % 2 == 0 else piece if refer else ""
+                for index, piece in enumerate(pieces)
+            )
+        lines.append(f"{join(path)}={written}")
     return hocon.read("\n".join(lines), "defaults", environ, numbered=False)
-
-
-def _quote_around_references(text: str) -> str:
-    pieces = re.split(r"(\$\{[^}]*\})", text)
-    return "".join(
-        piece if piece.startswith("${") else render_value(piece)
-        for piece in pieces
-        if piece
-    )
 
 
 def _mp(tree: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ What stands in the place of a secret.
 
 _SECRET_KEY = re.compile("private-?key|password|digest|secret|token", re.IGNORECASE)
 _NODE_PASSWORD = re.compile(r"(?P<node>(?:\[[^\]]*\]|[^:\[\]]*):[0-9]+:).+", re.DOTALL)
-_PLAIN = re.compile(r"[A-Za-z_/.][A-Za-z0-9_/.-]*|[0-9]+[A-Za-z]{0,2}|[0-9.]+")
+_PLAIN = re.compile(r"[A-Za-z_/.][A-Za-z0-9_/.-]*|[0-9]+[A-Za-z]*|[0-9.]+")
 _SPECIAL = {"true", "false", "null", "include"}
 
 
@@ -92,6 +92,9 @@ def render_value(value: Any) -> str:
 def render(tree: Mapping[str, Any], indent: str = "") -> str:
     """
     Write a tree as HOCON: one key on a line, objects in braces, ending in a newline.
+
+    A value with a masked secret becomes a comment, so that text pasted into a file
+    never makes L{MASKED} a password.
     """
     lines = []
     for key, item in tree.items():
@@ -100,5 +103,7 @@ def render(tree: Mapping[str, Any], indent: str = "") -> str:
             lines.append(render(item, f"{indent}    "))
             lines.append(f"{indent}}}\n")
         else:
-            lines.append(f"{indent}{join([key])} = {render_value(item)}\n")
+            value = render_value(item)
+            comment = "# " if MASKED in value else ""
+            lines.append(f"{indent}{comment}{join([key])} = {value}\n")
     return "".join(lines)

@@ -1,0 +1,345 @@
+"""
+The conversations recorded from the original, replayed against a running node.
+
+What devices and senders sent is sent again, sealed anew where the key differs; what the
+server answered is compared, decrypted, except for what is random. Every other exception
+stands in L{REPAIRED} with the defect it repairs.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from mpush_tw.protocol.body import open_body
+from mpush_tw.protocol.crypto import AesCipher, RsaPrivateKey, mix_session_key
+from mpush_tw.protocol.gateway import decode_push_result
+from mpush_tw.protocol.messages import (
+    Error,
+    HandshakeOk,
+    Ok,
+)
+from mpush_tw.protocol.packet import HEADER, HEADER_SIZE, encode_packet
+from mpush_tw.protocol.sessions import SessionRecord
+from tests.support import SAMPLE, VECTORS, NodeTestCase, RawPeer
+
+CASES = json.loads((VECTORS / "transcripts.json").read_text())["cases"]
+
+LATER = {
+    "broadcast": "broadcasts",
+    "http-": "the HTTP proxy",
+    "ws-": "the WebSocket door",
+    "admin-console": "the admin console",
+    "java-client-push": "recorded without the sender that causes it",
+}
+"""
+Conversations by the beginning of their name, and what they need.
+"""
+
+REPAIRED: dict[str, tuple[str, Any]] = {}
+"""
+Case, defect, and a function from the recorded messages of its connections to the ones
+that this node is to show.
+"""
+
+
+def repaired(case: str, defect: str) -> Any:
+    """
+    Note a deliberate difference.
+    """
+
+    def note(change: Any) -> Any:
+        REPAIRED[case] = (defect, change)
+        return change
+
+    return note
+
+
+@repaired("bind-other-user", "S-4: one OK for one BIND")
+def _one_answer(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        m
+        for m in messages
+        if (m.get("fields") or {}).get("data") != "unbind success"
+        or m["fields"]["cmd"] != 5
+    ]
+
+
+@repaired("connect-bind-heartbeat-unbind", "S-6: UNBIND without a user is OK")
+def _unbind_twice(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    kept = []
+    for message in messages:
+        fields = message.get("fields") or {}
+        if message["direction"] == "s2c" and message.get("command") == "ERROR":
+            ok = {"cmd": 6, "code": 0, "data": "unbind success"}
+            message = message | {"command": "OK", "cmd": 11, "fields": ok}
+            del fields
+        elif message["direction"] == "s2c" and not message["hex"]:
+            continue
+        kept.append(message)
+    return kept
+
+
+@repaired("client-push-no-handshake", "S-12: nothing is served before the handshake")
+def _refused(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    request = messages[0]
+    error = {"cmd": request["cmd"], "code": 0, "reason": "not handshake", "data": None}
+    return [
+        request,
+        {
+            "direction": "s2c",
+            "hex": "-",
+            "command": "ERROR",
+            "cmd": 10,
+            "flags": 0,
+            "sessionId": request["sessionId"],
+            "fields": error,
+        },
+        {"direction": "s2c", "hex": ""},
+    ]
+
+
+@repaired("java-client-session", "the HTTP proxy comes later")
+def _without_http(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [m for m in messages if m.get("command") != "HTTP_PROXY"]
+
+
+class Mismatch(AssertionError):
+    """
+    The node answered otherwise than recorded.
+    """
+
+
+class Side:
+    """
+    The device or sender of one recorded connection.
+    """
+
+    def __init__(self, record: dict[str, Any], case: str, port: int) -> None:
+        self.port = port
+        self.peer: RawPeer | None = None
+        keys = record.get("keys") or {}
+        second = record.get("keysOfSecondHandshake") or {}
+        self.keys = [keys, second]
+        messages = record["messages"]
+        if case in REPAIRED:
+            messages = REPAIRED[case][1](messages)
+        self.left = list(messages)
+        self.cipher: AesCipher | None = None
+        self.recorded: AesCipher | None = None
+        if keys.get("sessionKey"):
+            self.recorded = AesCipher(
+                bytes.fromhex(keys["sessionKey"]), bytes.fromhex(keys["iv"])
+            )
+            self.cipher = self.recorded
+        self.client_key = self.iv = b""
+        self.ids: dict[int, int] = {}
+        self.handshakes = 0
+
+    def step(self) -> bool:
+        """
+        Do one message.
+
+        @return: Whether that was possible now.
+        """
+        message = self.left[0]
+        if message["direction"] == "c2s":
+            self._send(message)
+        elif not self._receive(message):
+            return False
+        self.left.pop(0)
+        return True
+
+    def _connected(self) -> RawPeer:
+        if self.peer is None:
+            self.peer = RawPeer(self.port)
+        return self.peer
+
+    def _send(self, message: dict[str, Any]) -> None:
+        peer = self._connected()
+        data = bytes.fromhex(message["hex"])
+        if not data:
+            peer.close()
+            return
+        command = message.get("command")
+        fields = message.get("fields") or {}
+        if command == "HANDSHAKE" and "clientKey" in fields:
+            self.client_key = bytes.fromhex(fields["clientKey"] or "")
+            self.iv = bytes.fromhex(fields["iv"] or "")
+        elif command == "ACK" and message["sessionId"] in self.ids:
+            data = encode_packet(23, self.ids[message["sessionId"]], 0, b"")
+        elif str(message.get("encryption", "")).startswith("aes"):
+            data = self._sealed_anew(data, message)
+        peer.send(data)
+
+    def _sealed_anew(self, data: bytes, message: dict[str, Any]) -> bytes:
+        assert self.recorded is not None and self.cipher is not None
+        header, body = data[:HEADER_SIZE], data[HEADER_SIZE:]
+        inner = self.recorded.decrypt(body)
+        sealed = self.cipher.encrypt(inner)
+        assert len(sealed) == len(body)
+        return header + sealed
+
+    def _receive(self, message: dict[str, Any]) -> bool:
+        peer = self._connected()
+        if not message["hex"]:
+            return peer.wait_end(0.3)
+        packet = peer.packet(0.3)
+        if packet is None:
+            return False
+        cmd, flags, session_id, body = packet
+        expected = message.get("cmd", 1 if message["hex"] == "df" else None)
+        if cmd != expected or flags != message.get("flags", 0):
+            raise Mismatch(f"{packet} instead of {message}")
+        if message["hex"] == "df":
+            return True
+        if cmd == 15:
+            self.ids[message["sessionId"]] = session_id
+            if session_id < 1 << 30:
+                raise Mismatch(f"message id {session_id} is too low")
+        elif session_id != message["sessionId"]:
+            raise Mismatch(f"answer to {session_id} instead of {message}")
+        self._compare(message, flags, body)
+        return True
+
+    def _compare(self, message: dict[str, Any], flags: int, body: bytes) -> None:
+        fields = message.get("fields") or {}
+        command = message.get("command")
+        if command == "HANDSHAKE":
+            answer = HandshakeOk.decode(
+                open_body(flags, body, AesCipher(self.client_key, self.iv))
+            )
+            if answer.heartbeat != fields["heartbeat"]:
+                raise Mismatch(f"heartbeat {answer.heartbeat}, not {fields}")
+            if not re.fullmatch("[0-9a-f]{32}", answer.session_id):
+                raise Mismatch(f"session id {answer.session_id}")
+            self.cipher = AesCipher(
+                mix_session_key(self.client_key, answer.server_key), self.iv
+            )
+            keys = self.keys[self.handshakes] or self.keys[0]
+            self.recorded = AesCipher(
+                bytes.fromhex(keys["sessionKey"]), bytes.fromhex(keys["iv"])
+            )
+            self.handshakes += 1
+        elif command in ("OK", "ERROR"):
+            kind: Any = Ok if command == "OK" else Error
+            found = kind.decode(body)
+            wanted = kind(**fields)
+            points = [name for name, _ in decode_push_result(wanted.data)]
+            if points:
+                if [name for name, _ in decode_push_result(found.data)] != points:
+                    raise Mismatch(f"time line {found.data} instead of {wanted.data}")
+                shape = re.sub(r"\d{13}", "T", wanted.data or "")
+                if re.sub(r"\d{13}", "T", found.data) != shape:
+                    raise Mismatch(f"{found.data} instead of {shape}")
+                found, wanted = found._replace(data=""), wanted._replace(data="")
+            if found != wanted:
+                raise Mismatch(f"{found} instead of {wanted}")
+        elif "plain" in message:
+            plain = open_body(flags, body, self.cipher)
+            if plain.hex() != message["plain"]:
+                raise Mismatch(f"{plain!r} instead of {message['plain']}")
+        elif HEADER_SIZE + len(body) != len(message["hex"]) // 2 or (
+            body.hex() != message["hex"][2 * HEADER.size :]
+        ):
+            raise Mismatch(f"{body!r} instead of {message}")
+
+
+def play(sides: list[Side]) -> None:
+    """
+    Play a conversation: earlier connections go first whenever they can.
+    """
+    stuck = 0
+    while any(side.left for side in sides):
+        for side in sides:
+            if side.left and side.step():
+                stuck = 0
+                break
+        else:
+            stuck += 1
+            if stuck > 10:
+                left = [side.left[0] for side in sides if side.left]
+                raise Mismatch(f"nothing more comes; missing {left}")
+    for side in sides:
+        if side.peer is not None and side.peer.socket.fileno() >= 0:
+            extra = side.peer.packet(0.02)
+            if extra is not None:
+                raise Mismatch(f"unexpected {extra}")
+            side.peer.close()
+
+
+def is_later(name: str) -> bool:
+    """
+    Whether a conversation needs what this version does not have.
+    """
+    return any(name.startswith(beginning) for beginning in LATER)
+
+
+class TranscriptTests(NodeTestCase):
+    """
+    One test for each recorded conversation; see the end of this module.
+    """
+
+    async def replay(self, case: dict[str, Any]) -> None:
+        """
+        Play one conversation against this test's node.
+        """
+        for connection in case["connections"]:
+            await self._store_session(connection)
+        sides = [
+            Side(connection, case["name"], self.ports[connection["port"]])
+            for connection in case["connections"]
+        ]
+        await self.in_thread(play, sides)
+        self.flushLoggedErrors()
+
+    async def _store_session(self, connection: dict[str, Any]) -> None:
+        """
+        Have the session that a recorded FAST_CONNECT names.
+        """
+        if connection["messages"][0].get("command") != "FAST_CONNECT":
+            return
+        fields = connection["messages"][0]["fields"]
+        keys = connection["keys"]
+        refused = "wrong-device" in str(connection) or not keys.get("sessionKey")
+        answer = connection["messages"][1]
+        if answer.get("command") == "ERROR" and answer["fields"]["code"] == 103:
+            return
+        key = bytes.fromhex(keys["sessionKey"]) if keys.get("sessionKey") else bytes(16)
+        iv = bytes.fromhex(keys["iv"]) if keys.get("iv") else bytes(16)
+        owner = "somebody-else" if refused else fields["deviceId"]
+        record = SessionRecord("android", "10", "1.0", owner, AesCipher(key, iv))
+        await self.node.sessions.store(fields["sessionId"], record)
+
+    def test_every_case_is_known(self) -> None:
+        """
+        No recorded conversation is forgotten: it is replayed, or it is named as later.
+        """
+        replayed = [c["name"] for c in CASES if not is_later(c["name"])]
+        self.assertEqual(len(CASES), 76)
+        self.assertGreater(len(replayed), 40)
+        self.assertTrue(set(REPAIRED) <= set(replayed))
+
+    def test_the_recorded_key_is_the_sample(self) -> None:
+        """
+        The node of these tests runs on the key that the recording used.
+        """
+        self.assertTrue(RsaPrivateKey.load(SAMPLE["rsaPrivateKeyBase64"]).is_sample)
+
+
+def _test_of(case: dict[str, Any]) -> Any:
+    async def test(self: TranscriptTests) -> None:
+        await self.replay(case)
+
+    test.__doc__ = f"{case['description']}."
+    return test
+
+
+for _case in CASES:
+    if not is_later(_case["name"]):
+        setattr(
+            TranscriptTests,
+            "test_" + re.sub(r"\W", "_", _case["name"]),
+            _test_of(_case),
+        )
