@@ -12,6 +12,7 @@ import json
 import re
 from typing import Any
 
+from mpush_tw.errors import ProtocolError
 from mpush_tw.protocol.body import open_body
 from mpush_tw.protocol.crypto import AesCipher, RsaPrivateKey, mix_session_key
 from mpush_tw.protocol.gateway import decode_push_result
@@ -133,7 +134,8 @@ class Side:
                 bytes.fromhex(keys["sessionKey"]), bytes.fromhex(keys["iv"])
             )
             self.cipher = self.recorded
-        self.client_key = self.iv = b""
+        self.client_key = bytes.fromhex(keys.get("clientKey") or "")
+        self.iv = bytes.fromhex(keys.get("iv") or "")
         self.ids: dict[int, int] = {}
         self.handshakes = 0
 
@@ -176,7 +178,10 @@ class Side:
     def _sealed_anew(self, data: bytes, message: dict[str, Any]) -> bytes:
         assert self.recorded is not None and self.cipher is not None
         header, body = data[:HEADER_SIZE], data[HEADER_SIZE:]
-        inner = self.recorded.decrypt(body)
+        try:
+            inner = self.recorded.decrypt(body)
+        except ProtocolError:
+            return data
         sealed = self.cipher.encrypt(inner)
         assert len(sealed) == len(body)
         return header + sealed
@@ -266,6 +271,8 @@ def play(sides: list[Side]) -> None:
             extra = side.peer.packet(0.02)
             if extra is not None:
                 raise Mismatch(f"unexpected {extra}")
+    for side in sides:
+        if side.peer is not None:
             side.peer.close()
 
 
