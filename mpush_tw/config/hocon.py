@@ -36,6 +36,7 @@ __all__ = [
     "Outline",
     "SyntaxFault",
     "Text",
+    "from_tree",
     "join",
     "merge",
     "outline",
@@ -433,6 +434,13 @@ def read(
             "", f"cannot be read: {error.strerror}", error.filename or name
         ) from None
     return Text(name, config, outlines, numbered)
+
+
+def from_tree(tree: dict[str, Any], name: str) -> Text:
+    """
+    Make a layer of plain data.
+    """
+    return Text(name, hocon.from_map(tree, name), {}, numbered=False)
 
 
 def read_file(path: str) -> str:

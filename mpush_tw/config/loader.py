@@ -101,11 +101,12 @@ def load_settings(
     reading = _Reading(layers, renamed)
     stack = [*_alias_layers(renamed, lookup), *layers]
     try:
-        whole = hocon.merge([*stack, _defaults(lookup)])
+        whole = hocon.merge([*stack, *_defaults(lookup)])
     except ConfigError:
         # A list for mp.home breaks the defaults that refer to it before mp.home itself
         # is judged: find the culprit with defaults that refer to nothing.
-        reading.settings(_mp(hocon.merge([*stack, _defaults(lookup, refer=False)])))
+        plain = hocon.merge([*stack, *_defaults(lookup, refer=False)])
+        reading.settings(_mp(plain))
         raise
     tree = _mp(whole)
     settings = reading.settings(tree)
@@ -171,23 +172,29 @@ def _alias_layers(
         yield hocon.read(text, join(alias.old), environ, numbered=False)
 
 
-def _defaults(environ: Mapping[str, str], refer: bool = True) -> Text:
+def _defaults(environ: Mapping[str, str], refer: bool = True) -> list[Text]:
     """
-    Write the defaults as a layer.
+    Give the defaults as layers: those that refer to other keys, and the rest.
 
-    @param refer: False to leave references out of defaults.
+    @param refer: False to make empty texts of the former.
     """
-    lines = []
+    references = []
+    tree: dict[str, Any] = {}
     for path, key in _fields.walk(Settings):
-        written = render_value(key.default)
+        section = tree
+        for name in path[:-1]:
+            section = section.setdefault(name, {})
+        section[path[-1]] = key.default
         if isinstance(key.default, str) and "${" in key.default:
-            pieces = re.split(r"(\$\{[^}]*\})", key.default)
-            written = "".join(
-                render_value(piece) if index % 2 == 0 else piece if refer else ""
-                for index, piece in enumerate(pieces)
-            )
-        lines.append(f"{join(path)}={written}")
-    return hocon.read("\n".join(lines), "defaults", environ, numbered=False)
+            section[path[-1]] = ""
+            reference, brace, rest = key.default.partition("}")
+            rest = render_value(rest) if rest else ""
+            references.append(f"{join(path)}={reference}{brace}{rest}")
+    plain = hocon.from_tree(tree, "defaults")
+    if not refer:
+        return [plain]
+    text = "\n".join(references)
+    return [hocon.read(text, "defaults", environ, numbered=False), plain]
 
 
 def _mp(tree: Mapping[str, Any]) -> dict[str, Any]:
