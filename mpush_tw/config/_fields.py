@@ -120,7 +120,8 @@ def size(
     Declare a number of bytes. The limit is the original's 32 bits unless given.
     """
     read = _scalar(lambda t: units.size(t, least, most), "a size")
-    return cast(int, _field(Key(default, read), name))
+    written = int(default) if default.isdecimal() else default
+    return cast(int, _field(Key(written, read), name))
 
 
 def duration(
