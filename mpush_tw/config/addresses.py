@@ -173,11 +173,11 @@ def local_ip(settings: Settings, interfaces: Interfaces = None) -> str:
     Give the node's address in its local network: C{mp.net.local-ip}, or the first
     site-local address, those behind the default route before others, or 127.0.0.1.
 
-    A choice among several is logged.
+    A choice among several is logged; the other functions make the same one silently.
     """
-    if settings.net.local_ip:
-        return settings.net.local_ip
-    found = _site_local(interface_addresses() if interfaces is None else interfaces)
+    if interfaces is None:
+        interfaces = interface_addresses()
+    found = [] if settings.net.local_ip else _site_local(interfaces)
     if len(found) > 1:
         _log.info(
             "own address is {address} of {interface}; set mp.net.local-ip for another "
@@ -186,6 +186,13 @@ def local_ip(settings: Settings, interfaces: Interfaces = None) -> str:
             interface=found[0].interface,
             count=len(found),
         )
+    return _local_ip(settings, interfaces)
+
+
+def _local_ip(settings: Settings, interfaces: Interfaces) -> str:
+    if settings.net.local_ip:
+        return settings.net.local_ip
+    found = _site_local(interface_addresses() if interfaces is None else interfaces)
     return found[0].address if found else LOOPBACK
 
 
@@ -199,7 +206,7 @@ def public_ip(settings: Settings, interfaces: Interfaces = None) -> str:
         return settings.net.public_ip
     if interfaces is None:
         interfaces = interface_addresses()
-    own = local_ip(settings, interfaces)
+    own = _local_ip(settings, interfaces)
     mapped = settings.net.public_host_mapping.get(own)
     if mapped:
         return mapped
@@ -223,7 +230,7 @@ def gateway_bind_ip(settings: Settings, interfaces: Interfaces = None) -> str:
     """
     if settings.net.gateway_server_bind_ip:
         return settings.net.gateway_server_bind_ip
-    return local_ip(settings, interfaces) if settings.cluster else LOOPBACK
+    return _local_ip(settings, interfaces) if settings.cluster else LOOPBACK
 
 
 def gateway_register_ip(settings: Settings, interfaces: Interfaces = None) -> str:
@@ -239,7 +246,7 @@ def gateway_register_ip(settings: Settings, interfaces: Interfaces = None) -> st
     if not settings.cluster and not net.gateway_server_bind_ip:
         configured = net.gateway_server_register_ip
         return configured if configured not in ("", net.local_ip) else LOOPBACK
-    return net.gateway_server_register_ip or local_ip(settings, interfaces)
+    return net.gateway_server_register_ip or _local_ip(settings, interfaces)
 
 
 def multicast_ip(settings: Settings, interfaces: Interfaces = None) -> str:

@@ -4,6 +4,7 @@ Tests for L{mpush_tw.config.addresses}: the rules of operations 3.
 
 from __future__ import annotations
 
+from twisted.logger import LogEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from mpush_tw.config import Settings, load_settings
@@ -67,6 +68,19 @@ class LocalTests(SynchronousTestCase):
         """A machine without any has 127.0.0.1."""
         for interfaces in ([], [LO], [LO, OUTER, LINK, NEAR]):
             self.assertEqual(local_ip(Settings(), interfaces), "127.0.0.1")
+
+
+    def test_choice_is_logged(self) -> None:
+        """A choice among several addresses is logged, once and not without need."""
+        lines: list[LogEvent] = []
+        globalLogPublisher.addObserver(lines.append)
+        self.addCleanup(globalLogPublisher.removeObserver, lines.append)
+        local_ip(Settings(), [LAN])
+        local_ip(settings("mp.net.local-ip=10.0.0.9"), [LAN, LAN_2])
+        public_ip(Settings(), [LAN, LAN_2])
+        self.assertEqual(lines, [])
+        local_ip(Settings(), [LAN, LAN_2])
+        self.assertEqual([line["address"] for line in lines], ["10.0.0.5"])
 
 
 class PublicTests(SynchronousTestCase):
