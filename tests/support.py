@@ -104,6 +104,18 @@ class RawPeer:
     def close(self) -> None:
         self.socket.close()
 
+    def leave(self) -> None:
+        """
+        Close, and return only when the server has noticed: what another connection does
+        next then finds this one gone.
+        """
+        try:
+            self.socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+        self.wait_end()
+        self.close()
+
     def _fill(self, seconds: float) -> bool:
         readable, _, _ = select.select([self.socket], [], [], seconds)
         if not readable:

@@ -162,7 +162,7 @@ class Side:
         peer = self._connected()
         data = bytes.fromhex(message["hex"])
         if not data:
-            peer.close()
+            peer.leave()
             return
         command = message.get("command")
         fields = message.get("fields") or {}
