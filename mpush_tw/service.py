@@ -84,7 +84,7 @@ class Node(MultiService):
         """
         @raise ConfigError: If the settings cannot be served.
         """
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         settings = loaded.settings
         self.loaded = loaded
         self.settings = settings
@@ -235,8 +235,8 @@ class Node(MultiService):
             net.rcv_buf.connect_server,
             limits.accept_rate,
         )
-        self.connect_listener.setName("connect")
-        self.connect_listener.setServiceParent(self)
+        self.connect_listener.setName("connect")  # type: ignore[no-untyped-call]
+        self.connect_listener.setServiceParent(self)  # type: ignore[no-untyped-call]
 
     def _build_gateway(self) -> None:
         settings = self.settings
@@ -262,8 +262,8 @@ class Node(MultiService):
             net.snd_buf.gateway_server,
             net.rcv_buf.gateway_server,
         )
-        self.gateway_listener.setName("gateway")
-        self.gateway_listener.setServiceParent(self)
+        self.gateway_listener.setName("gateway")  # type: ignore[no-untyped-call]
+        self.gateway_listener.setServiceParent(self)  # type: ignore[no-untyped-call]
 
     def _build_operations(self) -> None:
         self._ports: list[Any] = []
@@ -284,7 +284,7 @@ class Node(MultiService):
 
         @raise ConfigError: If one cannot be opened; those that were are closed again.
         """
-        super().privilegedStartService()
+        super().privilegedStartService()  # type: ignore[no-untyped-call]
         try:
             self._open_ports()
         except ConfigError:
@@ -316,7 +316,7 @@ class Node(MultiService):
         """
         if not self.gateway_listener.port:
             self.privilegedStartService()
-        super().startService()
+        super().startService()  # type: ignore[no-untyped-call]
         starting = Deferred.fromCoroutine(self._start())
         starting.addErrback(
             lambda failure: self.log.console.failure("start failed", failure)
@@ -352,7 +352,7 @@ class Node(MultiService):
     def _announce(self) -> None:
         console = self.log.console
         for notice in self.loaded.notices:
-            console.notice("configuration: {text}", text=str(notice))
+            console.notice("configuration: {notice}", notice=notice.text)
         console.notice(
             "mpush_tw {version} runs standalone: routes and sessions live in this "
             "process. For a cluster set mp.redis.nodes and mp.zk.server-address.",
@@ -430,7 +430,7 @@ class Node(MultiService):
         self._ports.clear()
         self.wheel.stop()
         await self.online.clear()
-        await super().stopService()
+        await super().stopService()  # type: ignore[no-untyped-call]
         await self.registry.stop()
         await self.queue.stop()
         await self.cache.stop()

@@ -33,7 +33,7 @@ class Options(usage.Options):
     ]
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self["set"] = []
 
     def opt_set(self, setting: str) -> None:
@@ -68,7 +68,7 @@ def makeService(options: Options, reactor: Any = None) -> IService:
     except ConfigError as error:
         _give_up(error)
     _tune_process()
-    return node  # type: ignore[return-value]
+    return node
 
 
 def _give_up(error: ConfigError) -> Any:
