@@ -1,0 +1,591 @@
+"""
+The admin console: text lines over TCP, for an operator with telnet (operations 6).
+
+Answers are byte for byte the original's where a command works there; what differs is
+operations 6.4: words are split at runs of white space, C{count:conn} is C{count conn},
+errors are one line, secrets are hidden, and a password may be asked for.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime
+from ipaddress import ip_address
+from typing import Any
+from typing import Protocol as Structure
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import TimeoutError as DeferredTimeoutError
+from twisted.internet.interfaces import (
+    IAddress,
+    IDelayedCall,
+    IPushProducer,
+    IReactorTime,
+)
+from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
+from twisted.protocols.basic import LineReceiver
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from mpush_tw.config import mask
+from mpush_tw.core.log import NodeLog
+from mpush_tw.core.registry import Connections
+from mpush_tw.core.routing.local import LocalRoutes
+from mpush_tw.core.routing.online import OnlineUsers
+from mpush_tw.core.routing.remote import RemoteRoute
+from mpush_tw.core.routing.router import Router
+from mpush_tw.errors import Unavailable
+
+__all__ = ["AdminFactory", "AdminNode", "AdminProtocol"]
+
+MAX_LINE = 8192
+"""
+Longest command in bytes, without its line end (operations 6.1).
+"""
+
+MAX_SESSIONS = 10
+IDLE_SECONDS = 600.0
+"""
+Bounds of operations 6.4.
+"""
+
+AUTH_SECONDS = 60.0
+"""
+How long the password may take: one who has none holds a session no longer.
+"""
+
+ANSWER_SECONDS = 10.0
+"""
+How long a command may wait for the shared store.
+"""
+
+REFUSAL_SECONDS = 1.0
+"""
+Pause before a wrong password is refused, so that guessing takes long.
+"""
+
+_LINGER_SECONDS = 10.0
+"""
+How long the last answer of a session may take to reach its peer.
+"""
+
+_END = "\r\n\r\n"
+_AUTH = "auth"
+_MP = "mp"
+_PATH_PART = re.compile(r'"(?P<quoted>[^"]*)"|(?P<plain>[^".]+)')
+
+_HELP = "".join(
+    f"{option:<37}{description}\r\n"
+    for option, description in (
+        ("Option", "Description"),
+        ("------", "-----------"),
+        ("help", "show help"),
+        ("quit", "exit console mode"),
+        ("shutdown", "stop mpush server"),
+        ("restart", "restart mpush server"),
+        ("zk:<redis, cs ,gs>", "query zk node"),
+        ("count:<conn, online>", "count conn num or online user count"),
+        ("route:<uid>", "show user route info"),
+        ("push:<uid>, <msg>", "push test msg to client"),
+        ("conf:[key]", "show config info"),
+        ("monitor:[mxBean]", "show system monitor"),
+        ("profile:<1,0>", "enable/disable profile"),
+    )
+)
+
+
+class AdminNode(Structure):
+    """
+    What the console needs of a node; L{mpush_tw.service.Node} has it.
+
+    @ivar config_tree: The C{mp} tree as plain data; holds secrets.
+    """
+
+    connections: Connections
+    local_routes: LocalRoutes
+    online: OnlineUsers
+    router: Router
+    config_tree: dict[str, Any]
+    local_ip: str
+    clock: Any
+    log: NodeLog
+
+    @property
+    def gateway_connections(self) -> int:
+        """
+        How many senders are connected.
+        """
+
+    def shut_down(self) -> None:
+        """
+        End the process in order, in a later turn of the reactor.
+        """
+
+
+class CommandError(Exception):
+    """
+    A command cannot be done as it was typed. The peer sees C{error:} and the text; the
+    session goes on.
+    """
+
+
+class Console:
+    """
+    The commands, without a connection.
+
+    @ivar profiling: What C{profile} was last told. This version times no packets; the
+        command is here because scripts send it.
+    """
+
+    def __init__(self, node: AdminNode) -> None:
+        self._node = node
+        self.profiling = False
+        self._commands: dict[str, Callable[[Sequence[str]], Awaitable[str]]] = {
+            "help": self._help,
+            "quit": self._quit,
+            "shutdown": self._shutdown,
+            "count": self._count,
+            "route": self._route,
+            "conf": self._conf,
+            "profile": self._profile,
+        }
+
+    async def answer(self, command: str, arguments: Sequence[str]) -> str:
+        """
+        Do one command.
+
+        @param command: In lower case.
+        @return: The answer without the line ends that follow each.
+        @raise CommandError: If the arguments make no sense.
+        @raise Unavailable: If the shared store is down.
+        """
+        function = self._commands.get(command)
+        if function is None:
+            return "unsupported option"
+        return await function(arguments)
+
+    async def _help(self, arguments: Sequence[str]) -> str:
+        return _HELP
+
+    async def _quit(self, arguments: Sequence[str]) -> str:
+        return "have a good day!"
+
+    async def _shutdown(self, arguments: Sequence[str]) -> str:
+        self._node.shut_down()
+        return "try close connect server..."
+
+    async def _count(self, arguments: Sequence[str]) -> str:
+        if not arguments:
+            raise CommandError("say what to count: conn, ws, gateway, online or routes")
+        node, what = self._node, arguments[0]
+        if what == "conn":
+            return str(len(node.connections))
+        if what == "ws":
+            # This version has no WebSocket door, hence no connections through it.
+            return "0"
+        if what == "gateway":
+            return str(node.gateway_connections)
+        if what == "routes":
+            return str(node.local_routes.connections)
+        if what == "online":
+            return str(await node.online.count())
+        return f"[{what}] unsupported, try help."
+
+    async def _route(self, arguments: Sequence[str]) -> str:
+        if not arguments:
+            return "please input userId"
+        user_id = arguments[0]
+        routes = await self._node.router.remote.find_all(user_id)
+        if not routes:
+            return f"user [{user_id}] offline now."
+        return json.dumps(
+            [_route_form(route) for route in routes],
+            ensure_ascii=False,
+            separators=(",", ":"),
+        )
+
+    async def _conf(self, arguments: Sequence[str]) -> str:
+        tree = mask({_MP: self._node.config_tree})
+        if not arguments:
+            return json.dumps(tree, ensure_ascii=False, indent=4)
+        value = _value_at(tree, arguments[0])
+        if value is None:
+            return f"key [{arguments[0]}] not find in config"
+        return _as_java(value)
+
+    async def _profile(self, arguments: Sequence[str]) -> str:
+        self.profiling = bool(arguments) and arguments[0] != "0"
+        return "Profiler enabled" if self.profiling else "Profiler disabled"
+
+
+def _route_form(route: RemoteRoute) -> dict[str, object]:
+    """
+    A route as the original shows it: members in alphabetical order, absent when null.
+    """
+    state: dict[str, object] = {"offline": not route.online, "online": route.online}
+    value = {
+        "clientVersion": route.client_version,
+        "connId": route.connection_id,
+        "deviceId": route.device_id,
+        "host": route.host,
+        "hostAndPort": f"{route.host}:{route.port}",
+        **state,
+        "osName": route.os_name,
+        "port": route.port,
+    }
+    present = {name: item for name, item in value.items() if item is not None}
+    return {**state, "routeType": "REMOTE", "routeValue": present}
+
+
+def _value_at(tree: Mapping[str, Any], path: str) -> Any:
+    """
+    Look a dotted path up; parts may be quoted.
+
+    @return: C{None} if nothing is there.
+    """
+    value: Any = tree
+    for part in _PATH_PART.finditer(path):
+        name = part["plain"] if part["quoted"] is None else part["quoted"]
+        if not isinstance(value, Mapping) or name not in value:
+            return None
+        value = value[name]
+    return value
+
+
+def _as_java(value: Any) -> str:
+    """
+    Write plain data as Java's collections write themselves (operations 6.3).
+    """
+    if isinstance(value, Mapping):
+        inner = ", ".join(f"{name}={_as_java(item)}" for name, item in value.items())
+        return f"{{{inner}}}"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_as_java, value))}]"
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    return str(value)
+
+
+def parse(line: str) -> tuple[str, list[str]]:
+    """
+    Read a line: C{cmd arg} and C{cmd:arg} are the same, and nothing at all is C{help}.
+
+    @return: The command in lower case, and its arguments.
+    """
+    words = line.split()
+    if not words:
+        return "help", []
+    command, _, argument = words[0].partition(":")
+    return command.lower(), [*filter(None, (argument,)), *words[1:]]
+
+
+def _for_log(line: str) -> str:
+    """
+    A line as it may stand in a log: the password hidden, control characters visible.
+    """
+    if parse(line)[0] == _AUTH:
+        return f"{_AUTH} ******"
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
+
+
+@implementer(IPushProducer)
+class AdminProtocol(LineReceiver):
+    """
+    One session.
+
+    Commands are answered in the order they came: while one waits, or while answers pile
+    up because the peer does not read, nothing more is read from it.
+    """
+
+    delimiter = b"\n"
+    MAX_LENGTH = MAX_LINE + 1  # a carriage return may stand before the line feed
+    transport: Any
+
+    def __init__(self, factory: AdminFactory) -> None:
+        self._factory = factory
+        self._clock: IReactorTime = factory.node.clock
+        self._log = factory.node.log.general
+        self._authenticated = not factory.password
+        self._discarding = False
+        self._rest = b""
+        self._choked = False
+        self._closing = False
+        self._working: Deferred[None] | None = None
+        self._refusal: IDelayedCall | None = None
+        self._deadline: IDelayedCall | None = None
+
+    # ------------------------------------------------------------ connection
+
+    def connectionMade(self) -> None:
+        """
+        Greet (operations 6.1).
+        """
+        self._factory.sessions.add(self)
+        self.transport.registerProducer(self, True)
+        self._expect_within(IDLE_SECONDS if self._authenticated else AUTH_SECONDS)
+        self._write(self._factory.greeting())
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._closing = True
+        self._factory.sessions.discard(self)
+        self._expect_within(None)
+        if self._refusal is not None:
+            self._refusal.cancel()
+            self._refusal = None
+        if self._working is not None:
+            self._working.cancel()
+
+    def _expect_within(self, seconds: float | None) -> None:
+        """
+        Set the time in which the next line, or the end, is to come.
+
+        @param seconds: C{None} to wait for nothing any more.
+        """
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        if seconds is not None:
+            self._deadline = self._clock.callLater(seconds, self._timed_out)
+
+    def _timed_out(self) -> None:
+        """
+        Nothing was typed for too long, or the last answer cannot be delivered.
+        """
+        self._deadline = None
+        if self._closing:
+            self.transport.abortConnection()
+        else:
+            self.close()
+
+    def close(self) -> None:
+        """
+        End the session when what was answered has gone out. Idempotent.
+        """
+        if self._closing:
+            return
+        self._closing = True
+        self._expect_within(_LINGER_SECONDS)
+        self.transport.unregisterProducer()
+        self.transport.loseConnection()
+
+    def _write(self, text: str) -> None:
+        self.transport.write(text.encode("utf-8", "replace"))
+
+    # ---------------------------------------------------------------- lines
+
+    def dataReceived(self, data: bytes) -> None:
+        """
+        Split into lines. One that is too long is dropped to its end, without an answer,
+        and the session goes on (operations 6.1).
+        """
+        while not self._closing:
+            if self._discarding:
+                _, end, data = data.partition(self.delimiter)
+                if not end:
+                    return
+                self._discarding = False
+            super().dataReceived(data)  # type: ignore[no-untyped-call]
+            if not self._discarding:
+                return
+            data, self._rest = self._rest, b""
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        """
+        Leave what follows to L{dataReceived}.
+
+        @param line: Everything that was received from the start of the line on.
+        """
+        self._discarding = True
+        self._rest = line
+
+    def lineReceived(self, line: bytes) -> None:
+        line = line.removesuffix(b"\r")
+        if self._closing or len(line) > MAX_LINE:
+            return
+        text = line.decode("utf-8", "replace")
+        if self._authenticated:
+            self._expect_within(IDLE_SECONDS)
+            self._command_received(text)
+        else:
+            self._password_received(text)
+
+    def _password_received(self, text: str) -> None:
+        command, _ = parse(text)
+        given = text.strip()[len(_AUTH) + 1 :].strip()
+        wanted = self._factory.password.strip()
+        if command == _AUTH and hmac.compare_digest(given.encode(), wanted.encode()):
+            self._authenticated = True
+            self._expect_within(IDLE_SECONDS)
+            self._log.notice("receive admin command={line}", line=_for_log(text))
+            self._write(f"authenticated{_END}")
+            return
+        self._log.warn("admin console: session of {peer} refused", peer=self._peer)
+        self._stop_reading()
+        self._refusal = self._clock.callLater(REFUSAL_SECONDS, self._refuse)
+
+    def _refuse(self) -> None:
+        self._refusal = None
+        self._write(f"error: the first line must be {_AUTH} <password>{_END}")
+        self.close()
+
+    @property
+    def _peer(self) -> str:
+        return str(getattr(self.transport.getPeer(), "host", "unknown"))
+
+    # ------------------------------------------------------------- commands
+
+    def _command_received(self, text: str) -> None:
+        command, arguments = parse(text)
+        # A notice, because every command is audited whatever the level of the log.
+        self._log.notice("receive admin command={line}", line=_for_log(text))
+        answering = Deferred.fromCoroutine(
+            self._factory.console.answer(command, arguments)
+        )
+        answering.addTimeout(ANSWER_SECONDS, self._clock)
+        answering.addErrback(self._failed, command)
+        done = answering.addCallback(self._answered, command)
+        done.addErrback(self._broken)
+        if not done.called:
+            self._working = done
+            self._stop_reading()
+
+    def _answered(self, answer: str, command: str) -> None:
+        was_waiting, self._working = self._working is not None, None
+        if self._closing:
+            return
+        self._write(answer + _END)
+        if command == "quit":
+            self.close()
+        elif was_waiting and not self._choked:
+            self._read_on()
+
+    def _failed(self, failure: Failure, command: str) -> str:
+        error = failure.value
+        if isinstance(error, DeferredTimeoutError):
+            text = f"no answer within {ANSWER_SECONDS:.0f} s"
+        elif isinstance(error, (CommandError, CancelledError, Unavailable)):
+            text = str(error)
+        else:
+            self._log.failure("admin command {name} failed", failure, name=command)
+            text = str(error) or type(error).__name__
+        return f"error: {' '.join(text.split())}"
+
+    def _broken(self, failure: Failure) -> None:
+        self._log.failure("admin session broken", failure)
+        self.transport.abortConnection()
+
+    # --------------------------------------------------------- backpressure
+
+    def pauseProducing(self) -> None:
+        """
+        The peer does not read its answers.
+        """
+        self._choked = True
+        self._stop_reading()
+
+    def resumeProducing(self) -> None:
+        """
+        It does again.
+        """
+        self._choked = False
+        if self._working is None and self._refusal is None:
+            self._read_on()
+
+    def _stop_reading(self) -> None:
+        super().pauseProducing()  # type: ignore[no-untyped-call]
+
+    def _read_on(self) -> None:
+        super().resumeProducing()  # type: ignore[no-untyped-call]
+
+
+class _Refused(Protocol):
+    """
+    Tells a peer that there are too many sessions.
+    """
+
+    transport: Any
+
+    def connectionMade(self) -> None:
+        self.transport.write(
+            f"error: {MAX_SESSIONS} sessions are open already{_END}".encode()
+        )
+        self.transport.loseConnection()
+
+
+class AdminFactory(ServerFactory):
+    """
+    Accepts sessions.
+
+    @ivar sessions: Those that are open.
+    @ivar console: Does their commands.
+    """
+
+    noisy = False
+
+    def __init__(
+        self, node: AdminNode, password: str = "", bind_ip: str = "127.0.0.1"
+    ) -> None:
+        """
+        @param password: C{mp.net.admin-server-password}; empty to ask for none.
+        @param bind_ip: C{mp.net.admin-server-bind-ip}, the address it will listen on;
+            empty means every address.
+        """
+        self.node = node
+        self.password = password
+        self._bind_ip = bind_ip
+        self.console = Console(node)
+        self.sessions: set[AdminProtocol] = set()
+        self._started = node.clock.seconds()
+
+    def greeting(self) -> str:
+        """
+        Write what a new session sees first: who, since when, and the time.
+        """
+        now = self.node.clock.seconds()
+        since = datetime.fromtimestamp(self._started).isoformat(timespec="milliseconds")
+        today = datetime.fromtimestamp(now).astimezone()
+        return (
+            f"Welcome to MPush Console [{self.node.local_ip}]!\r\n"
+            f"since {since} has running {int((now - self._started) // 3600)}(h){_END}"
+            f"It is {today:%a %b %d %H:%M:%S %Z %Y} now.{_END}"
+        )
+
+    def startFactory(self) -> None:
+        """
+        Warn, if everybody who reaches the port may stop this node (O-1).
+        """
+        if not self.password and not _is_loopback(self._bind_ip):
+            self.node.log.general.warn(
+                "the admin console on {address} asks for no password: set "
+                "mp.net.admin-server-password, or mp.net.admin-server-bind-ip to "
+                "127.0.0.1",
+                address=self._bind_ip or "every address",
+            )
+
+    def stopFactory(self) -> None:
+        """
+        End all sessions: the port was closed because the node stops.
+        """
+        for session in list(self.sessions):
+            session.close()
+
+    def buildProtocol(self, addr: IAddress | None) -> Protocol:
+        if len(self.sessions) >= MAX_SESSIONS:
+            self.node.log.general.warn(
+                "admin console: {count} sessions are open, one more refused",
+                count=len(self.sessions),
+            )
+            return _Refused()
+        return AdminProtocol(self)
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
