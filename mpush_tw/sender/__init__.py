@@ -1,0 +1,26 @@
+"""
+The sending side: business systems push to users through the gateways of the nodes.
+
+L{PushSender} is the whole of it: a pool of gateway connections, and C{send} and
+C{send_all}, which answer with what became of each user's message (cluster 7). For
+programs without a reactor there is L{mpush_tw.sender.blocking}. Reading order:
+L{context}, L{result}, L{directory}, L{_link}, L{_request}, L{push_sender}.
+"""
+
+from mpush_tw.sender.context import AckModel, PushContext, PushMsg
+from mpush_tw.sender.directory import IGatewayDirectory, Route, StaticGateways
+from mpush_tw.sender.push_sender import PushSender
+from mpush_tw.sender.result import AggregateResult, PushResult, ResultCode
+
+__all__ = [
+    "AckModel",
+    "AggregateResult",
+    "IGatewayDirectory",
+    "PushContext",
+    "PushMsg",
+    "PushResult",
+    "PushSender",
+    "ResultCode",
+    "Route",
+    "StaticGateways",
+]
