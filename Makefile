@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := mpush_tw/protocol mpush_tw/core mpush_tw/transports mpush_tw/service.py
+SOURCES := mpush_tw/config mpush_tw/core mpush_tw/integrations mpush_tw/protocol mpush_tw/transports mpush_tw/cli $(wildcard mpush_tw/*.py) tests twisted
 CONFIG ?= etc/mpush.conf
 
 .PHONY: run test lint check-types unit clean mpload bench help
@@ -25,7 +25,7 @@ lint: $(VENV)/.installed-test
 	$(BIN)/ruff check $(SOURCES)
 
 check-types: $(VENV)/.installed-test
-	$(BIN)/mypy mpush_tw/protocol mpush_tw/core
+	$(BIN)/mypy -p mpush_tw
 
 unit: $(VENV)/.installed-test
 	PYTHONPATH=. $(BIN)/python -m twisted.trial --temp-directory=_trial_temp tests

@@ -11,6 +11,8 @@ import click
 from mpush_tw import __version__
 
 _COMMANDS = {
+    "client": ("mpush_tw.cli.client", "client", "Be a device: print what arrives."),
+    "push": ("mpush_tw.cli.push", "push", "Push a text to a user."),
     "keygen": ("mpush_tw.cli.keygen", "keygen", "Make an RSA key pair for a node."),
     "config": ("mpush_tw.cli.config", "config_group", "Check or show a configuration."),
 }
@@ -50,8 +52,10 @@ def main() -> None:
     Work with an mpush_tw push server.
 
     \b
-    Example:
-      mpush config check etc/mpush.conf
+    Three lines to see it work, each in its own terminal:
+      make run
+      mpush client alice
+      mpush push alice "hello"
     """
 
 

@@ -1,0 +1,156 @@
+"""
+C{mpush client}: a device in a terminal.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import uuid
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mpush_tw.client import Client, ClientListener, ClientSettings
+from mpush_tw.config import load_settings
+from mpush_tw.errors import ConfigError
+from mpush_tw.keys import public_key_path
+
+_DEFAULT_CONFIG = "etc/mpush.conf"
+
+
+@click.command()
+@click.argument("user")
+@click.option("--host", default="127.0.0.1", show_default=True, help="The server.")
+@click.option("--port", default=3000, show_default=True, help="Its connect port.")
+@click.option(
+    "--public-key",
+    metavar="FILE|TEXT",
+    help="The server's public key: a PEM file or the Base64 text. Default: the key "
+    "that the standalone node of this configuration has made.",
+)
+@click.option("--device", help="Device id. Default: a new one.")
+@click.option("--os-name", default="linux", show_default=True, help="Kind of device.")
+@click.option("--tags", help="Tags to bind with.")
+@click.option(
+    "--config",
+    help=f"Configuration that tells mp.home. Default: {_DEFAULT_CONFIG} if there.",
+)
+@click.option("--count", type=int, help="Leave after that many messages.")
+def client(
+    user: str,
+    host: str,
+    port: int,
+    public_key: str | None,
+    device: str | None,
+    os_name: str,
+    tags: str | None,
+    config: str | None,
+    count: int | None,
+) -> None:
+    """
+    Be a device of USER: connect, bind, and print what arrives, acknowledging it.
+
+    \b
+    Examples:
+      mpush client alice
+      mpush client alice --host push.example.com --public-key keys/public.pem
+    """
+    from twisted.internet import reactor
+
+    try:
+        settings = ClientSettings(
+            device_id=device or f"terminal-{uuid.uuid4().hex[:12]}",
+            server_host=host,
+            server_port=port,
+            public_key=_find_key(public_key, config),
+            os_name=os_name,
+            user_id=user,
+            tags=tags,
+        )
+    except ConfigError as error:
+        raise click.ClickException(str(error)) from None
+    screen = _Screen(host, port, count, reactor)
+    device_client = Client(settings, screen, reactor=reactor)
+    screen.client = device_client
+    some_reactor: Any = reactor
+    some_reactor.addSystemEventTrigger("before", "shutdown", device_client.stop)
+    some_reactor.callWhenRunning(device_client.start)
+    some_reactor.run()
+    sys.exit(screen.status)
+
+
+def _find_key(given: str | None, config: str | None) -> str:
+    if given is not None and not Path(given).is_file():
+        return given
+    if given is not None:
+        return Path(given).read_text()
+    if (
+        config is None
+        and "MP_CONF" not in os.environ
+        and Path(_DEFAULT_CONFIG).exists()
+    ):
+        config = _DEFAULT_CONFIG
+    settings = load_settings(config).settings
+    if settings.security.public_key:
+        return settings.security.public_key
+    path = public_key_path(settings.home)
+    try:
+        return path.read_text()
+    except OSError:
+        raise click.ClickException(
+            f"no public key: {path} is not there. Start the node first (make run), run "
+            "this in the same directory, or give --public-key."
+        ) from None
+
+
+class _Screen(ClientListener):
+    """
+    Prints what the client tells.
+    """
+
+    def __init__(self, host: str, port: int, count: int | None, reactor: Any) -> None:
+        self._server = f"{host}:{port}"
+        self._left = count
+        self._reactor = reactor
+        self.client: Any = None
+        self.status = 0
+
+    def _line(self, text: str) -> None:
+        click.echo(f"{datetime.now():%H:%M:%S.%f}"[:-3] + f"  {text}")
+
+    def on_connected(self) -> None:
+        self._line(f"connected to {self._server}")
+
+    def on_disconnected(self, reason: Exception) -> None:
+        self._line(f"disconnected: {reason}")
+
+    def on_handshake_ok(self, heartbeat_ms: int) -> None:
+        self._line(f"handshake done, heartbeat {heartbeat_ms / 1000:g} s")
+
+    def on_receive_push(self, content: bytes, message_id: int) -> None:
+        number = f" #{message_id}" if message_id else ""
+        self._line(f"push{number}: {content.decode('utf-8', 'replace')}")
+        if message_id:
+            self.client.ack(message_id)
+        if self._left is not None:
+            self._left -= 1
+            if self._left <= 0:
+                self._reactor.callLater(0.2, self._reactor.stop)
+
+    def on_kick_user(self, device_id: str, user_id: str) -> None:
+        self._line(f"kicked: {user_id} is now bound on another device of this kind")
+
+    def on_bind(self, success: bool, user_id: str) -> None:
+        if success:
+            self._line(f"bound as {user_id}; waiting for pushes, Ctrl-C to leave")
+        else:
+            self._line(f"the server refused to bind {user_id}")
+
+    def on_unbind(self, success: bool, user_id: str) -> None:
+        self._line(f"unbound {user_id}")
+
+    def on_error(self, command: int, code: int, reason: str) -> None:
+        self._line(f"the server answered command {command} with error {code}: {reason}")
