@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := mpush_tw/config mpush_tw/core mpush_tw/integrations mpush_tw/protocol mpush_tw/transports mpush_tw/cli $(wildcard mpush_tw/*.py) tests twisted
+SOURCES := mpush_tw tests twisted
 CONFIG ?= etc/mpush.conf
 
 .PHONY: run test lint check-types unit clean mpload bench help

@@ -134,7 +134,10 @@ class BlockingClient:
             raise RuntimeError(
                 "a blocking call in the reactor's thread would never end"
             )
-        return blockingCallFromThread(self._reactor, function)
+        # Its annotation knows no function that gives a value of a type variable.
+        run: Any = blockingCallFromThread
+        result: _Result = run(self._reactor, function)
+        return result
 
 
 def _not_in_time(result: int | Failure, seconds: float) -> int:
