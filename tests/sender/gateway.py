@@ -1,0 +1,155 @@
+"""
+A gateway for the tests of the sender: it keeps what it is asked and says what it is
+told to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from twisted.internet.address import IPv4Address
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.testing import (
+    MemoryReactorClock,
+    StringTransportWithDisconnection,
+)
+
+from mpush_tw.protocol.commands import Command, ErrorCode
+from mpush_tw.protocol.gateway import GatewayPush, TimePoints, encode_push_result
+from mpush_tw.protocol.messages import Error, Ok
+from mpush_tw.protocol.packet import PacketDecoder, encode_packet
+
+
+class Asked(NamedTuple):
+    """
+    One GATEWAY_PUSH as a gateway got it.
+    """
+
+    session_id: int
+    flags: int
+    push: GatewayPush
+
+
+class FakeGateway(Protocol):
+    """
+    The gateway's end of one connection.
+
+    @ivar asked: What was asked, in order.
+    @ivar on_asked: Called for each question, if set.
+    """
+
+    def __init__(self) -> None:
+        self.asked: list[Asked] = []
+        self.on_asked: Callable[[FakeGateway, Asked], None] | None = None
+        self._decoder = PacketDecoder()
+
+    def dataReceived(self, data: bytes) -> None:
+        for cmd, flags, session_id, body in self._decoder.receive(data):
+            assert cmd == Command.GATEWAY_PUSH, cmd
+            asked = Asked(session_id, flags, GatewayPush.decode(body))
+            self.asked.append(asked)
+            if self.on_asked is not None:
+                self.on_asked(self, asked)
+
+    def ok(self, asked: Asked, points: TimePoints = ()) -> None:
+        """
+        Say that a push was delivered.
+        """
+        data = encode_push_result(asked.push.user_id, 1, points).decode()
+        self.say(Command.OK, asked, Ok(Command.GATEWAY_PUSH, 0, data).encode())
+
+    def error(self, asked: Asked, code: ErrorCode, cmd: int = 16) -> None:
+        """
+        Say that it was not.
+        """
+        self.say(Command.ERROR, asked, Error.of(cmd, code).encode())
+
+    def say(self, cmd: int, asked: Asked, body: bytes) -> None:
+        """
+        Answer with any packet.
+        """
+        self.transport.write(encode_packet(cmd, asked.session_id, 0, body))
+
+
+class FakeGatewayFactory(Factory):
+    """
+    A gateway on a real port: answers each question as C{on_asked} has it.
+    """
+
+    noisy = False
+
+    def __init__(self, on_asked: Callable[[FakeGateway, Asked], None]) -> None:
+        self._on_asked = on_asked
+
+    def buildProtocol(self, addr: Any) -> FakeGateway:
+        gateway = FakeGateway()
+        gateway.on_asked = self._on_asked
+        return gateway
+
+
+class _GatewayTransport(StringTransportWithDisconnection):
+    """
+    The sender's end of a connection in memory: writes reach the gateway at once.
+
+    @ivar held: While true, writes stay unsent, as behind a slow network.
+    """
+
+    gateway: FakeGateway
+    held = False
+
+    def write(self, data: bytes) -> None:
+        super().write(data)
+        if not self.held:
+            self.gateway.dataReceived(data)
+
+    def abortConnection(self) -> None:
+        self.loseConnection()
+
+
+class _GatewaySideTransport:
+    def __init__(self, peer: Any) -> None:
+        self._peer = peer
+
+    def write(self, data: bytes) -> None:
+        self._peer.dataReceived(data)
+
+
+class Network(MemoryReactorClock):
+    """
+    A reactor in memory whose connection attempts tests accept or refuse one by one.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._next = 0
+
+    @property
+    def attempts(self) -> list[tuple[str, int]]:
+        """
+        Addresses that were tried and neither accepted nor refused yet.
+        """
+        return [attempt[:2] for attempt in self.tcpClients[self._next :]]
+
+    def accept(self) -> tuple[FakeGateway, _GatewayTransport]:
+        """
+        Accept the oldest attempt.
+        """
+        factory = self.tcpClients[self._next][2]
+        self._next += 1
+        protocol = factory.buildProtocol(IPv4Address("TCP", "10.0.0.1", 3001))
+        transport = _GatewayTransport()
+        transport.protocol = protocol
+        transport.gateway = FakeGateway()
+        transport.gateway.transport = _GatewaySideTransport(protocol)
+        protocol.makeConnection(transport)
+        return transport.gateway, transport
+
+    def refuse(self, reason: Any) -> None:
+        """
+        Refuse the oldest attempt.
+        """
+        factory = self.tcpClients[self._next][2]
+        connector = self.connectors[self._next]
+        self._next += 1
+        factory.clientConnectionFailed(connector, reason)
