@@ -124,7 +124,7 @@ class AdminTestCase(SynchronousTestCase):
         """
         Take what the session has written since the last time.
         """
-        text = self.transport.value().decode()
+        text: str = self.transport.value().decode()
         self.transport.clear()
         return text
 
