@@ -69,7 +69,14 @@ class FakeGateway(Protocol):
         """
         Answer with any packet.
         """
-        self.transport.write(encode_packet(cmd, asked.session_id, 0, body))
+        self.write(encode_packet(cmd, asked.session_id, 0, body))
+
+    def write(self, data: bytes) -> None:
+        """
+        Send any bytes.
+        """
+        transport: Any = self.transport
+        transport.write(data)
 
 
 class FakeGatewayFactory(Factory):
@@ -137,11 +144,12 @@ class Network(MemoryReactorClock):
         """
         factory = self.tcpClients[self._next][2]
         self._next += 1
-        protocol = factory.buildProtocol(IPv4Address("TCP", "10.0.0.1", 3001))
+        protocol: Any = factory.buildProtocol(IPv4Address("TCP", "10.0.0.1", 3001))
         transport = _GatewayTransport()
         transport.protocol = protocol
+        gateway_side: Any = _GatewaySideTransport(protocol)
         transport.gateway = FakeGateway()
-        transport.gateway.transport = _GatewaySideTransport(protocol)
+        transport.gateway.makeConnection(gateway_side)
         protocol.makeConnection(transport)
         return transport.gateway, transport
 

@@ -340,6 +340,14 @@ class CallbackTests(SenderTestCase):
         self.assertIs(self.code(sent), ResultCode.SUCCESS)
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
 
+    def test_cancel_in_callback(self) -> None:
+        """
+        A callback may give up the very push it is told about.
+        """
+        sent: Deferred[PushResult] = self.send(callback=lambda _: sent.cancel())
+        self.gateways[0].ok(self.gateways[0].asked[0])
+        self.failureResultOf(sent, CancelledError)
+
 
 class SeveralGatewaysTests(SenderTestCase):
     addresses = TWO
@@ -464,7 +472,7 @@ class ConnectionTests(SenderTestCase):
         A gateway that sends no packets is hung up on, and its pushes fail.
         """
         sent = self.send()
-        self.gateways[0].transport.write(b"\x7f\xff\xff\xff")
+        self.gateways[0].write(b"\x7f\xff\xff\xff")
         self.assertIs(self.code(sent), ResultCode.FAILURE)
         self.assertFalse(self.transports[0].connected)
 
@@ -493,7 +501,8 @@ class ConnectionTests(SenderTestCase):
         """
         self.patch(_link, "MAX_UNSENT", 100)
         self.transports[0].held = True
-        self.transports[0].producer.pauseProducing()
+        producer: Any = self.transports[0].producer
+        producer.pauseProducing()
         waiting = self.send()
         self.assertNoResult(waiting)
         self.assertIs(self.code(self.send(content=bytes(80))), ResultCode.FAILURE)
@@ -502,13 +511,14 @@ class ConnectionTests(SenderTestCase):
         """
         When the gateway reads again pushes go out again.
         """
-        self.patch(_link, "MAX_UNSENT", 0)
-        producer = self.transports[0].producer
+        self.patch(_link, "MAX_UNSENT", 100)
+        producer: Any = self.transports[0].producer
         producer.pauseProducing()
-        self.assertIs(self.code(self.send()), ResultCode.FAILURE)
+        self.assertNoResult(self.send(content=bytes(50)))
+        self.assertIs(self.code(self.send(content=bytes(50))), ResultCode.FAILURE)
         producer.resumeProducing()
-        self.assertNoResult(self.send())
-        self.assertEqual(len(self.gateways[0].asked), 1)
+        producer.pauseProducing()
+        self.assertNoResult(self.send(content=bytes(50)))
 
 
 class StopTests(SenderTestCase):
@@ -760,3 +770,37 @@ class DirectoryTests(SenderTestCase):
         self.with_routes([FIRST])
         self.network.advance(3.1)
         self.assertEqual(self.directory.dropped, ["bob"])
+
+    def test_stop_while_looking_up(self) -> None:
+        """
+        A push that is given up while the sender stops calls nobody back.
+        """
+        lookups: list[Deferred[Sequence[Route]]] = [Deferred(), Deferred()]
+        self.directory.answers = list(lookups)
+        sent: list[Deferred[PushResult]] = []
+        results: list[PushResult] = []
+
+        def ended(result: PushResult) -> None:
+            results.append(result)
+            for one in sent:
+                one.cancel()
+
+        sent += [self.send(callback=ended), self.send(callback=ended)]
+        self.sender.stop()
+        self.assertEqual(len(results), 1)
+        for one in sent:
+            self.failureResultOf(one, CancelledError)
+
+    def test_stop_in_the_middle_of_a_list(self) -> None:
+        """
+        When the first connection has been closed, the rest of a list does not go out
+        on the second.
+        """
+        users = [f"user-{number}" for number in range(WINDOW + 50)]
+        routes = [FIRST] * WINDOW + [SECOND] * 50
+        self.directory.answers = [succeed([route]) for route in routes]
+        sent = self.sender.send_all(PushContext(b"hi", user_ids=users))
+        self.sender.stop()
+        aggregate = self.successResultOf(sent)
+        self.assertEqual(aggregate.count(ResultCode.FAILURE), len(users))
+        self.assertEqual(self.gateways[1].asked, [])
