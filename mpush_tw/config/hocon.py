@@ -118,10 +118,13 @@ class Outline:
 
 def join(path: Sequence[str]) -> str:
     """
-    Write a path as one dotted key, with quotes around elements that need them.
+    Write a path as one dotted key, with quotes around elements that need them;
+    C{include} needs them because it is a word of the language.
     """
     return ".".join(
-        part if _PLAIN_KEY.fullmatch(part) else json.dumps(part, ensure_ascii=False)
+        part
+        if _PLAIN_KEY.fullmatch(part) and part != "include"
+        else json.dumps(part, ensure_ascii=False)
         for part in path
     )
 

@@ -127,6 +127,10 @@ class RenderTests(SynchronousTestCase):
             'a {\n    b-c = 1\n    "d.e" = [x, { y: null }]\n}\nf = {}\n',
         )
 
+    def test_include_as_a_key_is_quoted(self) -> None:
+        """A key that is a word of the language reads back as a key."""
+        self.assertEqual(render({"include": {"a": 1}}), '"include" {\n    a = 1\n}\n')
+
     def test_masked_values_are_comments(self) -> None:
         """A hidden secret cannot become a password when the text is pasted."""
         text = render(mask({"a": {"password": "x", "nodes": ["h:1:x"]}}))
