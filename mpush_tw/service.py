@@ -56,8 +56,10 @@ from mpush_tw.interfaces import (
 )
 from mpush_tw.keys import node_key
 from mpush_tw.protocol.commands import Command
+from mpush_tw.transports.admin import AdminFactory
 from mpush_tw.transports.connect import ConnectDoor, ConnectFactory
 from mpush_tw.transports.gateway import GatewayDoor, GatewayFactory
+from mpush_tw.transports.metrics import metrics_site
 from mpush_tw.transports.write_through import ListeningService, OutboundLimits
 
 _RESERVED_FILES = 256
@@ -268,6 +270,27 @@ class Node(MultiService):
     def _build_operations(self) -> None:
         self._ports: list[Any] = []
         self._sites: list[tuple[str, int, str, Any]] = []
+        net = self.settings.net
+        if net.admin_server_port > 0:
+            self._sites.append(
+                (
+                    "mp.net.admin-server-port",
+                    net.admin_server_port,
+                    net.admin_server_bind_ip,
+                    AdminFactory(
+                        self, net.admin_server_password, net.admin_server_bind_ip
+                    ),
+                )
+            )
+        if net.metrics_server_port > 0:
+            self._sites.append(
+                (
+                    "mp.net.metrics-server-port",
+                    net.metrics_server_port,
+                    net.metrics_server_bind_ip,
+                    metrics_site(self),
+                )
+            )
 
     @property
     def gateway_connections(self) -> int:
@@ -350,7 +373,7 @@ class Node(MultiService):
         ]
 
     def _announce(self) -> None:
-        console = self.log.console
+        console, net = self.log.console, self.settings.net
         for notice in self.loaded.notices:
             console.notice("configuration: {notice}", notice=notice.text)
         console.notice(
@@ -359,10 +382,18 @@ class Node(MultiService):
             version=__version__,
         )
         console.notice(
-            "devices: port {connect}, senders: {host}:{gateway}",
+            "devices: port {connect}, senders: {host}:{gateway}, console: {admin}, "
+            "metrics: {metrics}",
             connect=self.connect_listener.port,
             host=self.identity.host,
             gateway=self.identity.port,
+            admin=f"{net.admin_server_bind_ip}:{net.admin_server_port}"
+            if net.admin_server_port
+            else "off",
+            metrics=f"http://{net.metrics_server_bind_ip}:{net.metrics_server_port}"
+            "/metrics"
+            if net.metrics_server_port
+            else "off",
         )
         if not self.settings.security.private_key:
             console.notice(

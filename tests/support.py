@@ -50,6 +50,7 @@ class NodeTestCase(TestCase):
             "mp.net.connect-server-port=0",
             "mp.net.connect-server-bind-ip=127.0.0.1",
             "mp.net.gateway-server-port=0",
+            "mp.net.admin-server-port=0",
             *self.settings,
         ]
         loaded = load_settings(None, overrides, {})

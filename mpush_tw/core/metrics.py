@@ -93,5 +93,4 @@ class NodeMetrics:
         self.ack_seconds = Histogram(PUSH_BUCKETS)
         self.upstream: Counter[str] = Counter()
         self.late_acks = 0
-        self.accept_pauses = 0
         self.sample_key = False
