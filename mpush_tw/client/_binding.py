@@ -123,8 +123,7 @@ class UserBinding:
         # The bind that waits for the handshake of the attempt under way.
         self._early: _Bind | None = None
 
-    # -- what the application wants
-    # ------------------------------------------------------
+    # -- what the application wants --
 
     def bind(self, identity: Identity, attempt_under_way: bool) -> Deferred[None]:
         """
@@ -180,8 +179,7 @@ class UserBinding:
         if identity is not None and user_id in (None, identity.user_id):
             self.unbind().addErrback(self._log_failure, "UNBIND after KICK")
 
-    # -- what happens on the connection
-    # --------------------------------------------------
+    # -- what happens on the connection --
 
     def session_opened(self, connection: Connection) -> None:
         """
@@ -221,8 +219,7 @@ class UserBinding:
             self._early = None
             early.failed(Superseded("another call came before the handshake"))
 
-    # -- BIND
-    # ----------------------------------------------------------------------------
+    # -- BIND --
 
     def _bind(self, connection: Connection, identity: Identity) -> _Bind:
         current = self._current
@@ -301,8 +298,7 @@ class UserBinding:
         self._listener.on_bind(False, bind.identity.user_id)
         bind.failed(reason)
 
-    # -- UNBIND
-    # --------------------------------------------------------------------------
+    # -- UNBIND --
 
     def _unbind(self, connection: Connection, user_id: str) -> Deferred[None]:
         return connection.request(

@@ -1,5 +1,5 @@
 """
-One TCP connection of a client: framing, keys, answers to requests, heartbeats.
+One connection of a client: keys, requests and their answers, the handshake.
 
 A connection is made for one attempt and never used again, so nothing of it can leak
 into the next one (defects 12.1, 12.5): parser, keys, requests and timers go with it.
@@ -8,34 +8,22 @@ What it hears it tells its L{ConnectionOwner}, which is the client.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from typing import Protocol, cast
 
 from twisted.internet.defer import CancelledError, Deferred, fail
-from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import (
-    IAddress,
-    IConsumer,
-    IDelayedCall,
-    IProtocol,
-    IProtocolFactory,
-    IPushProducer,
-    IReactorTime,
-    ITCPTransport,
-    ITransport,
-)
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
+from mpush_tw.client._heartbeat import Heartbeat
 from mpush_tw.client._requests import Requests
+from mpush_tw.client._wire import Wire
 from mpush_tw.client.errors import (
     BadPacket,
     BadRequest,
     ClientError,
     Disconnected,
     Refused,
-    TimedOut,
     TooManyPending,
 )
 from mpush_tw.client.servers import ServerAddress
@@ -60,24 +48,11 @@ from mpush_tw.protocol.messages import (
     Kick,
     Ok,
 )
-from mpush_tw.protocol.packet import (
-    HEARTBEAT_BYTE,
-    Packet,
-    PacketDecoder,
-    encode_packet,
-)
-
-CLOSE_TIMEOUT = 2.0
-"""
-Seconds that a closing connection may take to write what it holds; then it is aborted.
-"""
+from mpush_tw.protocol.packet import encode_packet
 
 _REPEAT_HANDSHAKE = ErrorCode.REPEAT_HANDSHAKE.reason
 _GREETINGS = frozenset((Command.HANDSHAKE, Command.FAST_CONNECT))
 _CRYPTO = int(Flag.CRYPTO)
-
-_BY_NETWORK = 1
-_BY_APPLICATION = 2
 
 
 class ConnectionOwner(Protocol):
@@ -89,6 +64,12 @@ class ConnectionOwner(Protocol):
     def next_session_id(self) -> int:
         """
         Give the next number for a request, 1 to 2^31-1.
+        """
+        ...
+
+    def next_random(self) -> float:
+        """
+        Give a number from 0 to 1 for the jitter of the heartbeat.
         """
         ...
 
@@ -133,55 +114,33 @@ class ConnectionOwner(Protocol):
         ...
 
 
-@implementer(IProtocol, IPushProducer)
 class Connection:
     """
-    The protocol of one connection.
-
-    It provides C{IProtocol} without inheriting from C{twisted.internet.protocol.
-    Protocol}, whose instances have a dictionary each; a process may run thousands of
-    clients. It is the producer of its transport so as to learn when the network does
-    not take any more.
+    What a client does on one connection.
 
     @ivar server: Whom it leads to.
+    @ivar wire: Its protocol.
+    @ivar heartbeat: Its heartbeats.
     @ivar ready: Whether there is a session now: requests may be sent.
     @ivar opened_at: When the first handshake on it succeeded; C{None} until then.
-    @ivar ended: Whether it is over, though the transport may still be closing.
-    @ivar heard: Set whenever bytes arrive; who wants to see whether some do clears it.
     """
 
     _log = Logger()
 
     __slots__ = (
         "_answer_cipher",
-        "_auto",
-        "_backlog",
-        "_beat",
-        "_choked",
         "_cipher",
         "_clock",
-        "_closing",
-        "_decoder",
         "_greeting",
         "_had_session",
-        "_heartbeat",
-        "_held",
-        "_idle",
-        "_last_read",
-        "_last_write",
-        "_misses",
         "_owner",
-        "_packets",
-        "_queued",
-        "_random",
         "_requests",
         "_settings",
-        "ended",
-        "heard",
+        "heartbeat",
         "opened_at",
         "ready",
         "server",
-        "transport",
+        "wire",
     )
 
     def __init__(
@@ -190,19 +149,15 @@ class Connection:
         settings: ClientSettings,
         server: ServerAddress,
         clock: IReactorTime,
-        random: Callable[[], float],
     ) -> None:
         self.server = server
         self.ready = False
-        self.ended = False
-        self.heard = False
         self.opened_at: float | None = None
-        self.transport: ITCPTransport | None = None
+        self.wire = Wire(self, clock, settings.max_packet_size, settings.max_pending)
+        self.heartbeat = Heartbeat(self.wire, clock, self.end)
         self._owner = owner
         self._settings = settings
         self._clock = clock
-        self._random = random
-        self._decoder = PacketDecoder(settings.max_packet_size)
         self._requests = Requests(clock, self._resend)
         # Key of the session, and of the answer to the HANDSHAKE under way. Two, because
         # until that answer has arrived everything else is still under the old key.
@@ -210,88 +165,27 @@ class Connection:
         self._answer_cipher: Cipher | None = None
         self._greeting: Deferred[bytes] | None = None
         self._had_session = False
-        # Reading: why it is paused, and what waits meanwhile.
-        self._held = 0
-        self._packets: Iterator[Packet] | None = None
-        self._backlog = b""
-        # Writing: whether the transport asked us to stop, and how much came since.
-        self._choked = False
-        self._queued = 0
-        # Heartbeat: the agreed interval in seconds, and when to ping.
-        self._heartbeat = 0.0
-        self._idle = 0.0
-        self._auto = settings.auto_heartbeat
-        self._misses = 0
-        self._last_read = self._last_write = 0.0
-        self._beat: IDelayedCall | None = None
-        self._closing: IDelayedCall | None = None
 
-    # -- IProtocol ---------------------------------------------------------------------
+    @property
+    def ended(self) -> bool:
+        """
+        Whether it is over, though the transport may still be closing.
+        """
+        return self.wire.closed
 
-    def makeConnection(self, transport: ITransport) -> None:
-        self.transport = transport  # type: ignore[assignment]
-        if ITCPTransport.providedBy(transport):
-            transport.setTcpNoDelay(True)
-        if IConsumer.providedBy(transport):
-            transport.registerProducer(self, True)
-        self._last_read = self._last_write = self._clock.seconds()
-        if self.ended:
-            # Given up while the connect was under way.
-            self._close()
-        else:
-            self.connectionMade()
+    @property
+    def greeting(self) -> bool:
+        """
+        Whether a HANDSHAKE or FAST_CONNECT waits for its answer.
+        """
+        return self._greeting is not None
 
-    def connectionMade(self) -> None:
+    # -- what the wire tells (PacketReceiver) --
+
+    def wire_opened(self) -> None:
         self._owner.connection_made(self)
 
-    def logPrefix(self) -> str:
-        return "mpush client"
-
-    def dataReceived(self, data: bytes) -> None:
-        if self.ended:
-            return
-        self.heard = True
-        self._last_read = self._clock.seconds()
-        if self._packets is not None:
-            # Paused in the middle of a read. TCP brings nothing more by then; TLS may
-            # bring what it has decrypted already.
-            self._backlog += data
-            return
-        self._handle(self._decoder.receive(data))
-
-    def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008
-        if self._closing is not None and self._closing.active():
-            self._closing.cancel()
-        self._closing = None
-        self.transport = None
-        if reason.check(ConnectionDone):
-            self._end(Disconnected("the server closed the connection"))
-        else:
-            self._end(Disconnected(reason.getErrorMessage()))
-        self._owner.connection_closed(self)
-
-    # -- reading -----------------------------------------------------------------------
-
-    def _handle(self, packets: Iterator[Packet]) -> None:
-        """
-        Handle packets in order, until they run out, the connection ends, or reading is
-        held up.
-        """
-        try:
-            for packet in packets:
-                self._packet_received(*packet)
-                if self.ended:
-                    return
-                if self._held:
-                    self._packets = packets
-                    return
-        except ProtocolError as error:
-            self.end(BadPacket(str(error)))
-        except Exception:
-            self._log.failure("a packet could not be handled")
-            self.end(BadPacket("a packet could not be handled"))
-
-    def _packet_received(
+    def packet_received(
         self, command: int, flags: int, session_id: int, body: bytes
     ) -> None:
         if command == Command.PUSH:
@@ -314,6 +208,12 @@ class Connection:
             # One that nobody waits for, an answer to a packet that was sent twice, is
             # not looked at. All other commands are ignored, too.
             self._greeting_received(command, flags, session_id, body)
+
+    def wire_failed(self, reason: ClientError) -> None:
+        self.end(reason)
+
+    def wire_closed(self) -> None:
+        self._owner.connection_closed(self)
 
     def _greeting_received(
         self, command: int, flags: int, session_id: int, body: bytes
@@ -340,91 +240,63 @@ class Connection:
             # The server keeps the session there is (clients 2.4). If there is none yet,
             # the time-out decides.
             if self._had_session and self._requests.expects(session_id, error.cmd):
-                self._greeting_over()
+                self._stop_greeting()
                 self.ready = True
             return
         if error.cmd != Command.FAST_CONNECT:
             self._owner.error_received(self, reason)
         self._requests.refuse(session_id, error.cmd, reason)
 
-    def hold(self) -> None:
+    # -- sending --
+
+    def send(self, command: int, plain: bytes, flags: int = 0) -> int:
         """
-        Stop reading: the application has too much in hand.
+        Send what nobody answers.
+
+        @param plain: The body, encrypted on the way.
+        @return: The session id it went out with.
+        @raise ClientError: If it cannot be sent.
         """
-        self._pause(_BY_APPLICATION)
+        self._check_ready()
+        sealed, body = self._seal(plain, self._cipher)
+        session_id = self._owner.next_session_id()
+        self.wire.write(encode_packet(command, session_id, flags | sealed, body))
+        return session_id
 
-    def release(self) -> None:
+    def request(
+        self, command: int, plain: bytes, timeout: float, retries: int, flags: int = 0
+    ) -> Deferred[bytes]:
         """
-        Go on reading after L{hold}.
+        Send what is answered: BIND, UNBIND, PUSH with an ack model.
+
+        @return: As L{Requests.add}, or failed already if it cannot be sent.
         """
-        self._unpause(_BY_APPLICATION)
-
-    def _pause(self, cause: int) -> None:
-        if not self._held and self.transport is not None:
-            self._reader().pauseProducing()
-        self._held |= cause
-
-    def _unpause(self, cause: int) -> None:
-        if not self._held & cause:
-            return
-        self._held &= ~cause
-        if self._held or self.ended or self.transport is None:
-            return
-        # Silence while we did not listen proves nothing about the server.
-        self._last_read = self._clock.seconds()
-        packets, self._packets = self._packets, None
-        if packets is not None:
-            self._handle(packets)
-        if self._backlog and not self._held and not self.ended:
-            data, self._backlog = self._backlog, b""
-            self._handle(self._decoder.receive(data))
-        if not self._held and not self.ended:
-            self._reader().resumeProducing()
-
-    def _reader(self) -> IPushProducer:
-        return self.transport  # type: ignore[return-value]
-
-    # -- IPushProducer: the transport about the network
-    # ----------------------------------
-
-    def pauseProducing(self) -> None:
-        """
-        The network does not take more for now. We stop reading, too, so that a server
-        which does not read our answers cannot make us pile them up.
-        """
-        self._choked = True
-        self._queued = 0
-        self._pause(_BY_NETWORK)
-
-    def resumeProducing(self) -> None:
-        self._choked = False
-        self._unpause(_BY_NETWORK)
-
-    def stopProducing(self) -> None:
-        """
-        The transport is going away; C{connectionLost} follows.
-        """
-
-    # -- writing -----------------------------------------------------------------------
-
-    def _write(self, data: bytes) -> None:
-        """
-        @raise TooManyPending: If the network has not taken C{max_pending} packets yet.
-        """
-        if self._choked:
-            if self._queued >= self._settings.max_pending:
-                raise TooManyPending("the network is too slow")
-            self._queued += 1
-        assert self.transport is not None
-        self.transport.write(data)
-        self._last_write = self._clock.seconds()
-
-    def _resend(self, packet: bytes) -> None:
         try:
-            self._write(packet)
-        except TooManyPending:
-            # The first copy has not even left; another is not needed.
-            pass
+            self._check_ready()
+            sealed, body = self._seal(plain, self._cipher)
+            return self._ask(command, flags | sealed, body, timeout, retries)
+        except ClientError:
+            return fail()
+
+    def acknowledge(self, session_id: int) -> bool:
+        """
+        Send an ACK (protocol 10.9).
+
+        @return: Whether it was sent.
+        """
+        if not self.ready:
+            return False
+        try:
+            self.wire.write(encode_packet(Command.ACK, session_id, 0, b""))
+        except ClientError:
+            return False
+        return True
+
+    def _check_ready(self) -> None:
+        if not self.ready:
+            raise Disconnected("not connected")
+        if len(self._requests) >= self._settings.max_pending:
+            raise TooManyPending(f"{len(self._requests)} requests wait for answers")
 
     def _seal(
         self, plain: bytes, cipher: Cipher | RsaPublicKey | None
@@ -450,76 +322,29 @@ class Connection:
             raise BadRequest(f"{len(body)} bytes are more than max_packet_size")
         return flags, body
 
-    def send(self, command: int, plain: bytes, flags: int = 0) -> int:
-        """
-        Send what nobody answers.
-
-        @param plain: The body, encrypted on the way.
-        @return: The session id it went out with.
-        @raise ClientError: If it cannot be sent.
-        """
-        self._check_ready()
-        sealed, body = self._seal(plain, self._cipher)
-        session_id = self._owner.next_session_id()
-        self._write(encode_packet(command, session_id, flags | sealed, body))
-        return session_id
-
-    def request(
-        self, command: int, plain: bytes, timeout: float, retries: int, flags: int = 0
-    ) -> Deferred[bytes]:
-        """
-        Send what is answered: BIND, UNBIND, PUSH with an ack model.
-
-        @return: As L{Requests.add}, or failed already if it cannot be sent.
-        """
-        try:
-            self._check_ready()
-            sealed, body = self._seal(plain, self._cipher)
-            return self._ask(command, flags | sealed, body, timeout, retries)
-        except ClientError:
-            return fail()
-
-    def acknowledge(self, session_id: int) -> bool:
-        """
-        Send an ACK (protocol 10.9).
-
-        @return: Whether it was sent.
-        """
-        if not self.ready or self.ended:
-            return False
-        try:
-            self._write(encode_packet(Command.ACK, session_id, 0, b""))
-        except TooManyPending:
-            return False
-        return True
-
-    def _check_ready(self) -> None:
-        if self.ended or not self.ready:
-            raise Disconnected("not connected")
-        if len(self._requests) >= self._settings.max_pending:
-            raise TooManyPending(f"{len(self._requests)} requests wait for answers")
-
     def _ask(
         self, command: int, flags: int, body: bytes, timeout: float, retries: int
     ) -> Deferred[bytes]:
+        """
+        Enter the request, then write it: its answer cannot come too early (12.4).
+        """
         session_id = self._owner.next_session_id()
         packet = encode_packet(command, session_id, flags, body)
         answer = self._requests.add(session_id, command, packet, timeout, retries)
         try:
-            self._write(packet)
-        except TooManyPending as error:
+            self.wire.write(packet)
+        except ClientError as error:
             self._requests.refuse(session_id, command, error)
         return answer
 
-    @property
-    def greeting(self) -> bool:
-        """
-        Whether a HANDSHAKE or FAST_CONNECT waits for its answer.
-        """
-        return self._greeting is not None
+    def _resend(self, packet: bytes) -> None:
+        try:
+            self.wire.write(packet)
+        except ClientError:
+            # The first copy has not left yet; another is not needed.
+            pass
 
-    # -- handshake and fast connect
-    # ------------------------------------------------------
+    # -- handshake and fast connect --
 
     def handshake(self) -> bool:
         """
@@ -527,7 +352,7 @@ class Connection:
 
         @return: Whether it was sent.
         """
-        if self._greeting is not None or self.ended or self.transport is None:
+        if self._greeting is not None or self.ended:
             return False
         settings = self._settings
         key, iv = random_key(), random_key()
@@ -558,7 +383,7 @@ class Connection:
 
         @return: Whether it was sent.
         """
-        if self._greeting is not None or self.ended or self.transport is None:
+        if self._greeting is not None or self.ended:
             return False
         settings = self._settings
         body = FastConnect(
@@ -567,8 +392,7 @@ class Connection:
             settings.min_heartbeat,
             settings.max_heartbeat,
         ).encode()
-        previous = self._cipher
-        self._cipher = session.cipher
+        previous, self._cipher = self._cipher, session.cipher
         greeting = self._greet(Command.FAST_CONNECT, 0, body)
         greeting.addCallback(self._fast_connect_answered)
         greeting.addErrback(self._greeting_failed, previous)
@@ -580,20 +404,12 @@ class Connection:
             self.ready = False
             self._requests.fail_all(Disconnected("a new handshake began"))
         settings = self._settings
-        greeting = self._ask(
-            command,
-            flags,
-            body,
-            settings.handshake_timeout,
-            settings.handshake_retries,
+        self._greeting = self._ask(
+            command, flags, body, settings.handshake_timeout, settings.handshake_retries
         )
-        self._greeting = greeting
-        return greeting
+        return self._greeting
 
-    def _greeting_over(self) -> None:
-        """
-        Give up waiting for the answer, if it is not there.
-        """
+    def _stop_greeting(self) -> None:
         greeting, self._greeting = self._greeting, None
         self._answer_cipher = None
         if greeting is not None:
@@ -625,7 +441,11 @@ class Connection:
         self.ready = True
         if self.opened_at is None:
             self.opened_at = self._clock.seconds()
-        self._start_heartbeat(heartbeat_ms / 1000)
+        self.heartbeat.start(
+            heartbeat_ms / 1000,
+            self._settings.auto_heartbeat,
+            0.1 * self._owner.next_random(),
+        )
         self._owner.session_opened(self, heartbeat_ms, session)
 
     def _greeting_failed(
@@ -635,7 +455,7 @@ class Connection:
         if isinstance(error, CancelledError) or (
             self.ended and isinstance(error, ClientError)
         ):
-            # Cancelled by _greeting_over; or ended, and the reason is told elsewhere.
+            # Cancelled by _stop_greeting; or ended, and the reason is told elsewhere.
             return
         self._greeting = None
         self._answer_cipher = None
@@ -652,151 +472,23 @@ class Connection:
             self._log.failure("the handshake failed", failure=failure)
             self.end(BadPacket("the handshake failed"))
 
-    # -- heartbeat ---------------------------------------------------------------------
-
-    def _start_heartbeat(self, interval: float) -> None:
-        """
-        @param interval: The agreed heartbeat in seconds.
-        """
-        self._heartbeat = interval
-        self._misses = 0
-        # The first ping comes up to 10 % early: clients that connected together would
-        # otherwise ping together for ever (clients 10.3, 9).
-        self._idle = self._longest_idle() * (1 - 0.1 * self._random())
-        if self._auto:
-            self._arm_beat()
-
-    def _longest_idle(self) -> float:
-        return max(self._heartbeat - 1.0, self._heartbeat / 2)
-
-    def _longest_silence(self) -> float:
-        return 2 * self._heartbeat + 1.0
-
-    def _arm_beat(self) -> None:
-        if self._beat is not None and self._beat.active():
-            self._beat.cancel()
-        due = min(
-            self._last_write + self._idle, self._last_read + self._longest_silence()
-        )
-        wait = max(0.0, due - self._clock.seconds())
-        self._beat = self._clock.callLater(wait, self._beat_due)
-
-    def _beat_due(self) -> None:
-        """
-        One timer per connection: it looks whether a ping or a verdict is due and sleeps
-        until the next one could be. Traffic does not touch it.
-        """
-        # Half a millisecond of slack, because sums of floats may come out just short.
-        now = self._clock.seconds() + 0.0005
-        if self._held & _BY_APPLICATION:
-            self._last_read = now
-        if now >= self._last_read + self._longest_silence():
-            self.end(TimedOut(Command.HEARTBEAT, self._longest_silence()))
-            return
-        if now >= self._last_write + self._idle:
-            self.ping()
-        self._arm_beat()
-
-    def ping(self) -> None:
-        """
-        Send the heartbeat byte. Not into a network that is stuck: what is queued there
-        will show the server that we live, if it ever gets it.
-        """
-        self._idle = self._longest_idle()
-        if self._choked:
-            self._last_write = self._clock.seconds()
-        elif self.transport is not None and not self.ended:
-            self._write(HEARTBEAT_BYTE)
-
-    def check_health(self) -> bool:
-        """
-        The Java client's health check (clients 2.10), for applications with a timer of
-        their own. Before the handshake there is nothing to check.
-
-        @return: Whether the connection goes on.
-        """
-        if self.ended:
-            return False
-        if not self._heartbeat:
-            return True
-        now = self._clock.seconds()
-        silent = now - self._last_read > self._heartbeat + 1.0
-        self._misses = self._misses + 1 if silent else 0
-        if self._misses >= 2:
-            self.end(TimedOut(Command.HEARTBEAT, now - self._last_read))
-            return False
-        if now - self._last_write > self._longest_idle():
-            self.ping()
-        return True
-
-    # -- the end -----------------------------------------------------------------------
+    # -- the end --
 
     def end(self, reason: ClientError) -> None:
         """
-        Close the connection from our side. What is in the transport's buffer still goes
-        out, for L{CLOSE_TIMEOUT} at most.
+        Close the connection and fail what waits on it. Harmless when repeated.
         """
-        if not self.ended:
-            self._end(reason)
-            self._close()
+        if self.ended:
+            return
+        self.ready = False
+        self.heartbeat.stop()
+        self.wire.close()
+        self._requests.fail_all(reason)
+        self._owner.connection_ended(self, reason)
 
     def abandon(self) -> None:
         """
         Give up an attempt to connect. Should it succeed all the same, the connection is
-        closed and the owner hears nothing.
+        closed and the owner hears nothing but C{connection_closed}.
         """
-        self.ended = True
-
-    def _close(self) -> None:
-        """
-        Let go of the transport, which stays known until it is gone.
-        """
-        transport = self.transport
-        if transport is None:
-            return
-        if IConsumer.providedBy(transport):
-            # A registered producer would keep the transport open.
-            transport.unregisterProducer()
-        transport.loseConnection()
-        if self.transport is not None:
-            self._closing = self._clock.callLater(
-                CLOSE_TIMEOUT, transport.abortConnection
-            )
-
-    def _end(self, reason: ClientError) -> None:
-        if self.ended:
-            return
-        self.ended = True
-        self.ready = False
-        self._packets = None
-        self._backlog = b""
-        if self._beat is not None and self._beat.active():
-            self._beat.cancel()
-        self._beat = None
-        self._requests.fail_all(reason)
-        self._owner.connection_ended(self, reason)
-
-
-@implementer(IProtocolFactory)
-class ConnectionFactory:
-    """
-    Hands one connection to one endpoint.
-    """
-
-    __slots__ = ("_connection",)
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    def buildProtocol(self, addr: IAddress) -> IProtocol:
-        return self._connection
-
-    def doStart(self) -> None:
-        """
-        Nothing to prepare.
-        """
-
-    def doStop(self) -> None:
-        """
-        Nothing to clean up.
-        """
+        self.wire.close()

@@ -59,14 +59,14 @@ class Deliveries:
         self._unfinished += 1
         if self._unfinished >= self._limit and not connection.ended:
             self.held = connection
-            connection.hold()
+            connection.wire.hold()
         _Delivery(self, connection, session_id, auto_ack, waiting)
 
     def finished(self) -> None:
         self._unfinished -= 1
         if self._unfinished < self._limit and self.held is not None:
             connection, self.held = self.held, None
-            connection.release()
+            connection.wire.release()
 
     def connection_ended(self, connection: Connection) -> None:
         """

@@ -13,33 +13,32 @@ Its states (clients 2.4, 10.2)::
     While the network is reported down: OFFLINE instead of WAITING, until
     on_net_state_change(True) or start(). After destroy(): DESTROYED for good.
 
-The work is divided: L{_connection} knows one connection, L{_binding} the user,
-L{_deliveries} the pushes in hand, L{servers} and L{backoff} where and when to connect.
-The client connects them, one connection at a time.
+The work is divided: C{_connection} knows one connection, C{_connector} how to get one,
+C{_binding} the user, C{_deliveries} the pushes in hand, C{_sessions} what is stored,
+and L{backoff} when to try again. The client puts them together.
 """
 
 from __future__ import annotations
 
 import random as _random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from enum import Enum
-from typing import Any, cast
 
 from twisted.internet.defer import (
-    CancelledError,
     Deferred,
     fail,
-    maybeDeferred,
     succeed,
 )
-from twisted.internet.interfaces import IDelayedCall, IProtocol, IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from mpush_tw.client._binding import Identity, UserBinding
-from mpush_tw.client._connection import Connection, ConnectionFactory
+from mpush_tw.client._connection import Connection
+from mpush_tw.client._connector import Connector
 from mpush_tw.client._deliveries import Deliveries
 from mpush_tw.client._logging import client_log
+from mpush_tw.client._sessions import Sessions
 from mpush_tw.client.backoff import Backoff, CompatBackoff, StandardBackoff
 from mpush_tw.client.errors import (
     BadRequest,
@@ -49,7 +48,7 @@ from mpush_tw.client.errors import (
     TooManyPending,
 )
 from mpush_tw.client.listener import IsolatedListener, as_listener
-from mpush_tw.client.servers import ServerAddress, Servers, endpoint_for
+from mpush_tw.client.servers import ServerAddress, Servers
 from mpush_tw.client.settings import (
     AckModel,
     BindData,
@@ -98,11 +97,11 @@ class Client:
     """
 
     __slots__ = (
-        "_attempt",
         "_backoff",
         "_binding",
         "_closing",
         "_connection",
+        "_connector",
         "_deliveries",
         "_heartbeat_ms",
         "_listener",
@@ -114,9 +113,9 @@ class Client:
         "_reactor",
         "_servers",
         "_session_id",
+        "_sessions",
         "_state",
         "_stop_waiters",
-        "_storage",
         "_timer",
         "settings",
     )
@@ -153,7 +152,9 @@ class Client:
             self._log,
         )
         self._servers = Servers(addresses)
-        self._storage = settings.new_storage()
+        self._sessions = Sessions(
+            settings.new_storage(), reactor, settings.handshake_timeout, self._log
+        )
         self._backoff: Backoff = self._new_backoff()
         self._binding = UserBinding(settings, self._listener, reactor, self._log)
         self._deliveries = Deliveries(reactor, settings.max_pending, self._log)
@@ -161,9 +162,16 @@ class Client:
         self._net_down = False
         self._session_id = 0
         self._heartbeat_ms = 0
-        # The connection that is being made or in use; events of others are ignored.
+        self._connector = Connector(
+            settings,
+            self._servers,
+            reactor,
+            self._make_connection,
+            self._nobody_reached,
+            self._log,
+        )
+        # The one that is in use, from TCP connect to its end.
         self._connection: Connection | None = None
-        self._attempt: Deferred[IProtocol] | None = None
         self._timer: IDelayedCall | None = None
         self._probe: IDelayedCall | None = None
         # Connections that are over but whose transports are still there.
@@ -176,8 +184,7 @@ class Client:
             return CompatBackoff()
         return StandardBackoff(self._random)
 
-    # -- start and stop
-    # ------------------------------------------------------------------
+    # -- start and stop --
 
     @property
     def state(self) -> ClientState:
@@ -226,14 +233,10 @@ class Client:
         not told, it forgets with the connection.
 
         @return: Fires when no transport is left, after
-            L{CLOSE_TIMEOUT<mpush_tw.client._connection.CLOSE_TIMEOUT>} at the latest.
+            L{CLOSE_TIMEOUT<mpush_tw.client._wire.CLOSE_TIMEOUT>} at the latest.
         """
         if self._state not in (ClientState.STOPPED, ClientState.DESTROYED):
-            self._state = ClientState.STOPPED
-            self._net_down = False
-            self._cancel_timers()
-            self._give_up(Disconnected("the client was stopped"))
-            self._tell_online_waiters(Disconnected("the client was stopped"))
+            self._stop_because(Disconnected("the client was stopped"))
         if not self._closing:
             return succeed(None)
         waiter: Deferred[None] = Deferred(self._stop_waiters.remove)
@@ -297,27 +300,26 @@ class Client:
                 self._connect()
         elif self._state in (ClientState.WAITING, ClientState.CONNECTING):
             self._state = ClientState.OFFLINE
-            self._give_up(Disconnected("the network is down"))
+            self._let_go(Disconnected("the network is down"))
         elif self._connection is not None:
             connection = self._connection
-            connection.heard = False
+            connection.wire.heard = False
             self._probe = self._reactor.callLater(
                 _PROBE_AFTER, self._probe_connection, connection
             )
 
     def _probe_connection(self, connection: Connection) -> None:
-        connection.ping()
+        connection.heartbeat.ping()
         self._probe = self._reactor.callLater(
             _PROBE_AFTER, self._judge_connection, connection
         )
 
     def _judge_connection(self, connection: Connection) -> None:
         self._probe = None
-        if not connection.heard:
+        if not connection.wire.heard:
             connection.end(Disconnected("the network is down"))
 
-    # -- requests
-    # ------------------------------------------------------------------------
+    # -- requests --
 
     def bind_user(
         self, user_id: str, tags: str | None = None, data: BindData | None = None
@@ -403,7 +405,7 @@ class Client:
         return (
             message_id > 0
             and connection is not None
-            and (connection.acknowledge(message_id))
+            and connection.acknowledge(message_id)
         )
 
     def health_check(self) -> bool:
@@ -415,7 +417,7 @@ class Client:
         @return: Whether there is a connection to go on checking.
         """
         connection = self._connection
-        return self.is_running and connection is not None and connection.check_health()
+        return connection is not None and connection.heartbeat.check()
 
     def fast_connect(self) -> bool:
         """
@@ -426,7 +428,7 @@ class Client:
             a handshake is under way.
         """
         connection = self._connection
-        if connection is None or not self.is_running or connection.greeting:
+        if connection is None or connection.greeting:
             return False
         self._greet(connection)
         return True
@@ -440,97 +442,47 @@ class Client:
         @return: As L{fast_connect}.
         """
         connection = self._connection
-        return connection is not None and self.is_running and connection.handshake()
+        return connection is not None and connection.handshake()
 
-    # -- connecting
-    # ----------------------------------------------------------------------
+    # -- connecting --
 
     def _attempt_later(self) -> None:
         """
-        Wait as long as the back-off demands, then connect. Even a wait of 0 goes
-        through the reactor, so that nothing is nested.
+        Wait as long as the back-off demands, then connect.
         """
-        delay = self._backoff.next_delay()
         self._state = ClientState.WAITING
-        if delay == 0 and self._connection is None and not self._closing:
-            self._connect()
-        else:
-            self._timer = self._reactor.callLater(delay, self._connect)
+        delay = self._backoff.next_delay()
+        self._timer = self._reactor.callLater(delay, self._connect)
 
     def _connect(self) -> None:
         self._cancel_timers()
         self._state = ClientState.CONNECTING
-        self._try_next(iter(self._servers), Disconnected("no server"))
+        self._connector.start()
 
-    def _try_next(self, rest: Iterator[ServerAddress], reason: ClientError) -> None:
-        server = next(rest, None)
-        if server is None:
-            self._log.warn("no server could be reached: {reason}", reason=str(reason))
-            self._connection = None
-            self._binding.connection_ended(reason)
-            if self._state is ClientState.CONNECTING:
-                self._attempt_later()
-            return
-        settings = self.settings
-        connection = Connection(self, settings, server, self._reactor, self._random)
-        self._connection = connection
-        try:
-            endpoint = endpoint_for(
-                self._reactor,
-                server,
-                settings.connect_timeout,
-                settings.tls,
-                settings.verify_tls,
-            )
-            attempt = endpoint.connect(ConnectionFactory(connection))
-        except Exception:
-            attempt = fail()
-        # The endpoint's own limit does not cover name resolution.
-        attempt.addTimeout(settings.connect_timeout, self._reactor)
-        self._attempt = attempt
-        attempt.addCallbacks(
-            self._reached,
-            self._not_reached,
-            callbackArgs=(connection,),
-            errbackArgs=(connection, rest),
-        )
-        attempt.addErrback(self._unexpected)
-
-    def _reached(self, _: IProtocol, connection: Connection) -> None:
-        # The connection has told so itself, by connection_made.
-        if connection is self._connection:
-            self._attempt = None
-
-    def _not_reached(
-        self, failure: Failure, connection: Connection, rest: Iterator[ServerAddress]
-    ) -> None:
-        if connection is not self._connection:
-            return
-        self._attempt = None
-        connection.abandon()
-        self._servers.move_to_end(connection.server)
-        reason = failure.getErrorMessage() or repr(failure.value)
-        self._log.info(
-            "{server} cannot be reached: {reason}",
-            server=str(connection.server),
-            reason=reason,
-        )
-        self._try_next(rest, Disconnected(f"{connection.server}: {reason}"))
-
-    def _give_up(self, reason: ClientError) -> None:
-        """
-        End the connection, or the attempt to make one, for a state that was set before.
-        """
-        connection, attempt = self._connection, self._attempt
-        if attempt is None and connection is not None:
-            connection.end(reason)
-            return
-        self._connection = self._attempt = None
-        if connection is not None:
-            connection.abandon()
-        if attempt is not None:
-            attempt.cancel()
+    def _nobody_reached(self, reason: ClientError) -> None:
         self._binding.connection_ended(reason)
+        self._attempt_later()
+
+    def _make_connection(self, server: ServerAddress) -> Connection:
+        return Connection(self, self.settings, server, self._reactor)
+
+    def _let_go(self, reason: ClientError) -> None:
+        """
+        End the connection, or the attempt to make one. The state that is wanted has
+        been set before.
+        """
+        self._cancel_timers()
+        self._connector.stop()
+        if self._connection is not None:
+            self._connection.end(reason)
+        else:
+            self._binding.connection_ended(reason)
+
+    def _stop_because(self, reason: ClientError) -> None:
+        self._state = ClientState.STOPPED
+        self._net_down = False
+        self._let_go(reason)
+        self._tell_online_waiters(reason)
 
     def _cancel_timers(self) -> None:
         for timer in (self._timer, self._probe):
@@ -541,20 +493,37 @@ class Client:
     def _unexpected(self, failure: Failure) -> None:
         self._log.failure("unexpected in the client", failure=failure)
 
-    # -- what the connection tells (ConnectionOwner)
-    # -------------------------------------
+    # -- what the connection tells (ConnectionOwner) --
 
     def next_session_id(self) -> int:
         self._session_id = self._session_id % _LAST_SESSION_ID + 1
         return self._session_id
 
+    def next_random(self) -> float:
+        return self._random()
+
     def connection_made(self, connection: Connection) -> None:
-        self._attempt = None
+        if not self._connector.made(connection):
+            return
+        self._connection = connection
         self._state = ClientState.CONNECTED
         self._log.info("connected to {server}", server=str(connection.server))
         self._listener.on_connected()
-        if connection is self._connection and not connection.greeting:
+        if not connection.ended and not connection.greeting:
             self._greet(connection)
+
+    def _greet(self, connection: Connection) -> None:
+        """
+        Resume the stored session, or shake hands.
+        """
+
+        def greet(session: StoredSession | None) -> None:
+            if session is None:
+                connection.handshake()
+            else:
+                connection.fast_connect(session)
+
+        self._sessions.load().addCallback(greet).addErrback(self._unexpected)
 
     def session_opened(
         self, connection: Connection, heartbeat_ms: int, session: StoredSession | None
@@ -563,14 +532,14 @@ class Client:
         self._heartbeat_ms = heartbeat_ms
         self._log.info("session opened, heartbeat {ms} ms", ms=heartbeat_ms)
         if session is not None:
-            self._store("save", session.encode())
+            self._sessions.save(session)
         self._binding.session_opened(connection)
         self._listener.on_handshake_ok(heartbeat_ms)
         self._binding.bind_again()
         self._tell_online_waiters(None)
 
     def fast_connect_refused(self, connection: Connection) -> None:
-        self._store("clear")
+        self._sessions.clear()
         connection.handshake()
 
     def handshake_refused(self, connection: Connection, reason: Refused) -> None:
@@ -607,10 +576,8 @@ class Client:
         self._listener.on_error(reason.command, reason.code, reason.reason)
 
     def connection_ended(self, connection: Connection, reason: ClientError) -> None:
-        if connection.transport is not None:
+        if connection.wire.transport is not None:
             self._closing.add(connection)
-        if connection is not self._connection:
-            return
         self._connection = None
         self._log.info("disconnected: {reason}", reason=str(reason))
         if connection.opened_at is None:
@@ -638,16 +605,6 @@ class Client:
             for waiter in waiters:
                 waiter.callback(None)
 
-    def _stop_because(self, reason: ClientError) -> None:
-        """
-        Stop, with a reason of our own for whoever waits.
-        """
-        self._state = ClientState.STOPPED
-        self._net_down = False
-        self._cancel_timers()
-        self._give_up(reason)
-        self._tell_online_waiters(reason)
-
     def _tell_online_waiters(self, reason: ClientError | None) -> None:
         waiters, self._online_waiters = self._online_waiters, []
         for waiter in waiters:
@@ -655,46 +612,3 @@ class Client:
                 waiter.callback(self._heartbeat_ms)
             else:
                 waiter.errback(reason)
-
-    # -- session storage
-    # -----------------------------------------------------------------
-
-    def _greet(self, connection: Connection) -> None:
-        """
-        Resume the stored session if there is one that is worth it, or shake hands.
-        """
-        loading: Deferred[str | None] = maybeDeferred(cast(Any, self._storage.get))
-        loading.addTimeout(self.settings.handshake_timeout, self._reactor)
-        loading.addErrback(self._storage_failed, "get")
-        loading.addCallback(self._greet_with, connection)
-        loading.addErrback(self._unexpected)
-
-    def _greet_with(self, text: str | None, connection: Connection) -> None:
-        if connection is not self._connection:
-            return
-        session = StoredSession.decode(text) if text else None
-        if session is not None and session.expire_ms >= self._reactor.seconds() * 1000:
-            connection.fast_connect(session)
-            return
-        if text:
-            self._log.info("the stored session has expired or is damaged")
-            self._store("clear")
-        connection.handshake()
-
-    def _store(self, operation: str, *arguments: str) -> None:
-        """
-        Have the session saved or cleared; it works without, too, so nobody waits.
-        """
-        maybeDeferred(getattr(self._storage, operation), *arguments).addErrback(
-            self._storage_failed, operation
-        )
-
-    def _storage_failed(self, failure: Failure, operation: str) -> None:
-        if failure.check(CancelledError):
-            self._log.warn("the session storage is too slow")
-        else:
-            self._log.failure(
-                "the session storage failed to {operation}",
-                operation=operation,
-                failure=failure,
-            )
