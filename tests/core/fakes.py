@@ -161,6 +161,7 @@ class UnsteadyCache(MemoryCache):
     @ivar fails: Names of the commands that fail although the rest work.
     @ivar slow: Whether answers wait for L{release}; what they say is settled when the
         command is given.
+    @ivar held: What makes each answer arrive that waits, oldest first.
     @ivar commands: Names and keys of what was asked, in order.
     """
 
@@ -170,21 +171,15 @@ class UnsteadyCache(MemoryCache):
         self.fails: set[str] = set()
         self.slow = False
         self.commands: list[tuple[str, str]] = []
-        self._held: list[Callable[[], None]] = []
+        self.held: list[Callable[[], None]] = []
 
     def release(self) -> None:
         """
         Let all answers so far arrive, and those that they cause.
         """
         self.slow = False
-        while self._held:
-            self._held.pop(0)()
-
-    def release_one(self) -> None:
-        """
-        Let the oldest answer arrive.
-        """
-        self._held.pop(0)()
+        while self.held:
+            self.held.pop(0)()
 
     def _through(self, name: str, key: str, answer: Deferred[T]) -> Deferred[T]:
         self.commands.append((name, key))
@@ -195,7 +190,7 @@ class UnsteadyCache(MemoryCache):
         def arrive() -> None:
             answer.chainDeferred(later)
 
-        self._held.append(arrive)
+        self.held.append(arrive)
         return later
 
     def _refused(self, name: str) -> bool:
@@ -265,12 +260,11 @@ class Core:
     """
     The core of a node on a clock of its own, without doors.
 
+    @ivar here: This node.
+    @ivar elsewhere: Another one.
     @ivar posted: Events that listeners have heard, in order.
     @ivar logged: Log events of all categories, in order.
     """
-
-    HERE = NodeIdentity("10.0.0.1", 3001)
-    ELSEWHERE = NodeIdentity("10.0.0.2", 3001)
 
     def __init__(
         self,
@@ -280,6 +274,8 @@ class Core:
         duration: float = 1.0,
     ) -> None:
         self.clock = Clock()
+        self.here = NodeIdentity("10.0.0.1", 3001)
+        self.elsewhere = NodeIdentity("10.0.0.2", 3001)
         self.logged: list[dict[str, Any]] = []
         self.log = NodeLog("debug", self.clock, self.logged.append)  # type: ignore[arg-type]
         self.metrics = NodeMetrics()
@@ -292,7 +288,7 @@ class Core:
         self.local = LocalRoutes()
         self.remote = RemoteRoutes(self.cache)
         self.router = Router(
-            self.HERE,
+            self.here,
             self.local,
             self.remote,
             DefaultClassifier(),
@@ -306,7 +302,7 @@ class Core:
         )
         self.sessions = ReusableSessions(self.cache, 86400)
         self.centre = PushCentre(
-            self.HERE,
+            self.here,
             self.local,
             self.remote,
             GlobalFlow(self.clock, limit, maximum, duration),

@@ -1,0 +1,3 @@
+"""
+Tests of the push centre of the core.
+"""
