@@ -379,6 +379,14 @@ class KeyTextTests(SynchronousTestCase):
         self.assertNotEqual(text, own().text())
         self.assertRaises(KeyTextError, RsaPrivateKey.load, text)
 
+    def test_foreign_characters(self) -> None:
+        """
+        A character that is none of Base64 spoils a key; it is not passed over.
+        """
+        text = own().text()
+        self.assertRaises(KeyTextError, RsaPrivateKey.load, f"{text[:50]}!{text[50:]}")
+        self.assertRaises(KeyTextError, RsaPublicKey.load, f"*{own().public.text()}")
+
     def test_wrong_kind(self) -> None:
         """
         A public key is no private one, nor the other way round.

@@ -131,6 +131,14 @@ class ByteStringTests(SynchronousTestCase):
         for prefix in (b"\x80\0", b"\xff\xff"):
             self.assertRaises(ProtocolError, FieldReader(prefix + b"a" * 9).take_bytes)
 
+    def test_negative_length_is_no_extension(self) -> None:
+        """
+        Only 7FFF announces an extension, not its neighbour 8000.
+        """
+        reader = FieldReader(b"\x80\0\xff\xff\x80\0")
+        error = self.assertRaises(ProtocolError, reader.take_bytes)
+        self.assertEqual(str(error), "negative field length -32768")
+
     def test_negative_sum(self) -> None:
         """
         An extension that makes the length negative is refused.

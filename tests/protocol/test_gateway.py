@@ -90,6 +90,7 @@ class PushTests(SynchronousTestCase):
     @example(b"\x80\0" + bytes(20))
     @example(b"\0\x01\xff" + bytes(8) + b"\0\0" + bytes(6))
     @example(b"\0\x0c" + bytes(18))
+    @example(bytes(17) + b"\x01")
     def test_short_cut(self, body: bytes) -> None:
         """
         The fast way reads every body as the general way does.
@@ -124,6 +125,19 @@ class PushTests(SynchronousTestCase):
                 GatewayPush("u", 1, 2, b"c" * size),
             ):
                 self.assertEqual(GatewayPush.decode(push.encode()), push)
+
+    def test_shortened_extension(self) -> None:
+        """
+        A long form whose sum is short again is read as the general way reads it.
+        """
+        shortened = b"\x7f\xff\xff\xff\xff\xfc" + b"x" * 32763
+        numbers = encode_int(1) + encode_int(2)
+        self.assert_both_ways(shortened + numbers + b"\0\x01c" + bytes(6))
+        self.assert_both_ways(b"\0\x01u" + numbers + shortened + bytes(6))
+        self.assertEqual(
+            GatewayPush.decode(b"\0\x01u" + numbers + shortened + bytes(6)),
+            GatewayPush("u", 1, 2, b"x" * 32763),
+        )
 
     def test_unreadable_tags(self) -> None:
         """

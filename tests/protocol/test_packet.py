@@ -273,6 +273,13 @@ class BrokenFramingTests(SynchronousTestCase):
                 ProtocolError, list, PacketDecoder().receive(header(length)[:4])
             )
 
+    def test_most_negative(self) -> None:
+        """
+        The most negative length is told as what it is.
+        """
+        error = self.assertRaises(ProtocolError, self.receive, header(0x80000000))
+        self.assertEqual(str(error), "negative packet length -2147483648")
+
     def test_complete_packets_in_front(self) -> None:
         """
         Packets in front of the bad one in the same read have been delivered.
