@@ -13,6 +13,7 @@ from mpush_tw import __version__
 _COMMANDS = {
     "client": ("mpush_tw.cli.client", "client", "Be a device: print what arrives."),
     "push": ("mpush_tw.cli.push", "push", "Push a text to a user."),
+    "bench": ("mpush_tw.cli.bench", "bench", "Measure a node."),
     "keygen": ("mpush_tw.cli.keygen", "keygen", "Make an RSA key pair for a node."),
     "config": ("mpush_tw.cli.config", "config_group", "Check or show a configuration."),
 }

@@ -1,0 +1,165 @@
+"""
+C{mpush bench}: how fast a node is, on this machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import attrs
+import click
+from rich.console import Console
+
+from mpush_tw.bench import report, runs
+from mpush_tw.bench.runs import Measured, Shape
+from mpush_tw.bench.target import Target, listener_pid, own_node
+
+
+@click.group()
+def bench() -> None:
+    """
+    Measure a node; figures come with their conditions.
+
+    \b
+    Without --port a node of the benchmark's own is started for the run, with flow
+    control raised and quiet logs. The load goes to loopback addresses only.
+    \b
+    Examples:
+      mpush bench conn
+      mpush bench push --users 1000 --window 256 --ack
+      mpush bench push --rate 2000 --json result.json
+      mpush bench push --port 3000 --public-key keys/public.pem
+    """
+
+
+def _common(command: Callable[..., None]) -> Callable[..., None]:
+    options = [
+        click.option("--port", type=int, help="Connect port of a running node."),
+        click.option("--gateway-port", default=3001, show_default=True),
+        click.option(
+            "--public-key",
+            type=click.Path(exists=True, dir_okay=False, path_type=Path),
+            help="Public key of the running node.",
+        ),
+        click.option(
+            "--key-bits",
+            default=1024,
+            show_default=True,
+            type=click.IntRange(1024, 4096),
+            help="RSA key of the node that is started.",
+        ),
+        click.option("--processes", default=1, show_default=True),
+        click.option("--concurrency", default=64, show_default=True),
+        click.option("--sources", default=4, show_default=True, help="127.0.1.x."),
+        click.option("--seconds", default=5.0, show_default=True),
+        click.option("--warm", default=1.0, show_default=True),
+        click.option("--runs", default=3, show_default=True),
+        click.option("--json", "json_path", type=click.Path(path_type=Path)),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@bench.command()
+@_common
+@click.option(
+    "--idle",
+    default=5000,
+    show_default=True,
+    help="Idle devices for the memory figure; 0 leaves it out.",
+)
+def conn(idle: int, **common: Any) -> None:
+    """
+    Connections: handshakes with bind per second, memory per idle connection.
+    """
+    shape = _shape(common, devices=max(1, idle))
+
+    def measure(target: Target, progress: runs.Progress) -> list[Measured]:
+        measured = [
+            runs.connect_rate(target, shape, progress) for _ in range(common["runs"])
+        ]
+        if idle:
+            measured.append(runs.idle_memory(target, shape, progress))
+        return measured
+
+    _run(common, shape, measure)
+
+
+@bench.command()
+@_common
+@click.option("--users", default=1000, show_default=True, help="Bound devices.")
+@click.option("--window", default=256, show_default=True, help="Pushes on their way.")
+@click.option("--rate", default=0.0, help="Pushes per second; 0: as the window allows.")
+@click.option("--size", default=64, show_default=True, type=click.IntRange(8, 8000))
+@click.option("--ack", is_flag=True, help="Devices acknowledge at once.")
+def push(
+    users: int, window: int, rate: float, size: int, ack: bool, **common: Any
+) -> None:
+    """
+    Pushes: rate and latency through one gateway connection.
+    """
+    shape = attrs.evolve(
+        _shape(common, devices=users),
+        window=window if not rate else max(window, 4096),
+        rate=rate,
+        size=size,
+        auto_ack=ack,
+    )
+    _run(
+        common,
+        shape,
+        lambda target, progress: [
+            runs.push_rate(target, shape, progress) for _ in range(common["runs"])
+        ],
+    )
+
+
+def _shape(common: dict[str, Any], devices: int) -> Shape:
+    return Shape(
+        devices,
+        common["processes"],
+        common["concurrency"],
+        common["sources"],
+        common["seconds"],
+        common["warm"],
+    )
+
+
+def _run(
+    common: dict[str, Any],
+    shape: Shape,
+    measure: Callable[[Target, runs.Progress], list[Measured]],
+) -> None:
+    console = Console()
+    try:
+        with console.status("starting") as status:
+            target = _target(common)
+            try:
+                measured = measure(target, status.update)
+            finally:
+                target.close()
+    except (RuntimeError, OSError) as error:
+        raise click.ClickException(str(error)) from None
+    around = report.conditions(target, shape, common["runs"])
+    report.show(console, around, measured)
+    if common["json_path"] is not None:
+        report.write(common["json_path"], around, measured)
+        console.print(f"written to {common['json_path']}")
+
+
+def _target(common: dict[str, Any]) -> Target:
+    if common["port"] is None:
+        return own_node(common["key_bits"])
+    if common["public_key"] is None:
+        raise click.UsageError("--port needs --public-key of that node")
+    return Target(
+        "127.0.0.1",
+        common["port"],
+        common["gateway_port"],
+        common["public_key"].read_text(),
+        listener_pid(common["port"]),
+        {"node": "was running; its own flow control limit applies"},
+    )
