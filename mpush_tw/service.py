@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import resource
 import uuid
+from collections.abc import Iterator
 from typing import Any
 
 from twisted.application.service import MultiService
@@ -409,12 +410,25 @@ class Node(MultiService):
                 "WARNING: the published sample key is in use; everybody can read what "
                 "devices send. Make your own with `mpush keygen`."
             )
-        if self.settings.http.proxy_enabled:
+        for key, effect in self._without_effect():
             console.notice(
-                "mp.http.proxy-enabled is on, but this version has no HTTP proxy: "
-                "devices get the answer 503"
+                "{key} has no effect in this version: {effect}", key=key, effect=effect
             )
         console.notice("=" * 20 + "MPUSH SERVER START SUCCESS" + "=" * 21)
+
+    def _without_effect(self) -> Iterator[tuple[str, str]]:
+        """
+        Name what the settings ask for and this version does not have.
+        """
+        net = self.settings.net
+        if self.settings.http.proxy_enabled:
+            yield "mp.http.proxy-enabled", "devices get the HTTP answer 503"
+        if net.ws_server_port > 0:
+            yield "mp.net.ws-server-port", "there is no WebSocket door"
+        for door in ("connect_server", "gateway_server"):
+            if getattr(net.traffic_shaping, door).enabled:
+                key = f"mp.net.traffic-shaping.{door.replace('_', '-')}"
+                yield key, "traffic is not shaped"
 
     # ----------------------------------------------------------------- stop
 
