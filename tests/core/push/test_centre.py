@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import random
 
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from mpush_tw.core.push import centre as centre_module
@@ -218,6 +219,22 @@ class PushTests(CentreTestCase):
         self.core.cache.release()
         self.assertOutcomes(Outcome.OFFLINE)
         self.assertEqual(self.remote_connection(), device.id)
+
+    def test_bound_just_before_the_store_answered(self) -> None:
+        """
+        So does one whose new route the store already names in its answer.
+        """
+        hget = self.core.cache.hget
+        devices: list[FakeConnection] = []
+
+        def bind_first(key: str, field: str) -> Deferred[str | None]:
+            patch.restore()
+            devices.append(self.device())
+            return hget(key, field)
+
+        patch = self.patch(self.core.cache, "hget", bind_first)
+        self.push()
+        self.assertEqual(self.remote_connection(), devices[0].id)
 
     def test_dead_connection(self) -> None:
         """
