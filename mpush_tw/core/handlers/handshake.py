@@ -16,7 +16,7 @@ from mpush_tw.core.log import NodeLog
 from mpush_tw.core.metrics import NodeMetrics
 from mpush_tw.core.routing.router import Router
 from mpush_tw.core.sessions import ReusableSessions
-from mpush_tw.errors import ProtocolError
+from mpush_tw.errors import ProtocolError, Unavailable
 from mpush_tw.protocol.commands import Command, ErrorCode
 from mpush_tw.protocol.crypto import (
     AES_KEY_LENGTH,
@@ -126,7 +126,15 @@ class HandshakeHandler:
         self, connection: Connection, session_id: int, message: Handshake, digest: int
     ) -> None:
         # Another device takes the connection over: its user is not that one (S-11).
-        await self._router.unbind(connection)
+        try:
+            await self._router.unbind(connection)
+        except Unavailable as error:
+            # This node has let the user go; an ERROR would stop the client for good.
+            self._log.error(
+                "unbind before a handshake failed, conn={conn}: {error}",
+                conn=connection,
+                error=error,
+            )
         self._shake_hands(connection, session_id, message, digest)
 
     def _shake_hands(
