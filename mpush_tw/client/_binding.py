@@ -44,19 +44,23 @@ class _Bind:
 
     @ivar sent: Whether the packet has gone out. Before that it may wait for the token.
     @ivar accepted: Whether the server said OK.
+    @ivar error: Why it failed, if it did.
     """
 
-    __slots__ = ("_waiting", "accepted", "identity", "sent")
+    __slots__ = ("_waiting", "accepted", "error", "identity", "sent")
 
     def __init__(self, identity: Identity) -> None:
         self.identity = identity
         self.sent = False
         self.accepted = False
+        self.error: Exception | None = None
         self._waiting: list[Deferred[None]] = []
 
     def wait(self, limit: int) -> Deferred[None]:
         if self.accepted:
             return succeed(None)
+        if self.error is not None:
+            return fail(self.error)
         if len(self._waiting) >= limit:
             return fail(TooManyPending(f"{limit} calls wait for this bind"))
         waiter: Deferred[None] = Deferred(self._cancelled)
@@ -74,6 +78,7 @@ class _Bind:
             waiter.callback(None)
 
     def failed(self, reason: Exception) -> None:
+        self.error = reason
         waiting, self._waiting = self._waiting, []
         for waiter in waiting:
             waiter.errback(reason)

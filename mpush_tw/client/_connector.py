@@ -6,7 +6,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, TimeoutError, fail
+from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.interfaces import IProtocol, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -122,6 +123,8 @@ class Connector:
         connection.abandon()
         self._servers.move_to_end(connection.server)
         reason = failure.getErrorMessage() or repr(failure.value)
+        if failure.check(ConnectingCancelledError, TimeoutError):
+            reason = f"no connection within {self._settings.connect_timeout:g} s"
         self._log.info(
             "{server} cannot be reached: {reason}",
             server=str(connection.server),

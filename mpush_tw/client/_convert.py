@@ -25,6 +25,7 @@ _MIN_KEY_BITS = 512
 _LONGEST = 7 * 86400
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h)", re.ASCII)
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_REFUSED = frozenset((",", *map(chr, range(0x20)), *map(chr, range(0x7F, 0xA0))))
 _TRUE = frozenset(("true", "yes", "on", "1"))
 _FALSE = frozenset(("false", "no", "off", "0"))
 
@@ -111,7 +112,7 @@ def described(value: object) -> str | None:
     A text of the handshake. The session record of the servers is split at commas.
     """
     plain = text(value)
-    if plain is not None and ("," in plain or not plain.isprintable()):
+    if plain is not None and any(c in _REFUSED for c in plain):
         raise ValueError("commas and control characters are not allowed")
     return plain
 

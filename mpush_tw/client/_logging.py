@@ -4,6 +4,8 @@ Where a client logs to: C{twisted.logger}, or a logger with the Java SDK's metho
 
 from __future__ import annotations
 
+from functools import cache
+
 from twisted.logger import (
     FilteringLogObserver,
     ILogObserver,
@@ -44,6 +46,12 @@ class JavaStyleLogObserver:
             method(text)
 
 
+@cache
+def _standard_log(verbose: bool) -> Logger:
+    # Two for the whole process: thousands of clients need not have one each.
+    return _log(globalLogPublisher, verbose)
+
+
 def client_log(target: object | None, verbose: bool) -> Logger:
     """
     Make the log of one client.
@@ -51,9 +59,12 @@ def client_log(target: object | None, verbose: bool) -> Logger:
     @param target: A logger with Java's methods, or C{None} for C{twisted.logger}.
     @param verbose: Whether anything below a warning is wanted.
     """
-    observer: ILogObserver = globalLogPublisher
-    if target is not None:
-        observer = JavaStyleLogObserver(target)
+    if target is None:
+        return _standard_log(verbose)
+    return _log(JavaStyleLogObserver(target), verbose)
+
+
+def _log(observer: ILogObserver, verbose: bool) -> Logger:
     if not verbose:
         quiet = LogLevelFilterPredicate(defaultLogLevel=LogLevel.warn)
         observer = FilteringLogObserver(observer, [quiet])

@@ -223,7 +223,9 @@ class Client:
         if self._state is ClientState.STOPPED:
             self._backoff = self._new_backoff()
             self._net_down = False
-            self._attempt_later()
+            # Asked so that the attempt is counted; the first one waits for nothing.
+            self._backoff.next_delay()
+            self._connect()
         elif self._state is ClientState.OFFLINE:
             self.on_net_state_change(True)
 
@@ -602,13 +604,14 @@ class Client:
         self._closing.discard(connection)
         if not self._closing:
             waiters, self._stop_waiters = self._stop_waiters, []
-            for waiter in waiters:
-                waiter.callback(None)
+            while waiters:
+                waiters.pop().callback(None)
 
     def _tell_online_waiters(self, reason: ClientError | None) -> None:
         waiters, self._online_waiters = self._online_waiters, []
-        for waiter in waiters:
+        # Emptied one by one: a callback may cancel another waiter.
+        while waiters:
             if reason is None:
-                waiter.callback(self._heartbeat_ms)
+                waiters.pop().callback(self._heartbeat_ms)
             else:
-                waiter.errback(reason)
+                waiters.pop().errback(reason)

@@ -5,6 +5,7 @@ The servers that a client may connect to: their order, and the way to each.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -110,7 +111,7 @@ def endpoint_for(
     @param timeout: Seconds for the TCP connect, per IP address of a host name.
     @param tls: Whether the listener expects TLS around the protocol (clients 12.18).
     @param verify: C{True} for the system's authorities, the path of a PEM file with
-        others, C{False} to accept every certificate.
+        others (read once per process), C{False} to accept every certificate.
     @raise OSError: If the PEM file cannot be read.
     """
     host, port = address
@@ -126,6 +127,7 @@ def endpoint_for(
     return wrapClientTLS(_tls_options(host, verify), endpoint)
 
 
+@lru_cache(maxsize=16)
 def _tls_options(host: str, verify: bool | Path) -> IOpenSSLClientConnectionCreator:
     if verify is False:
         return _AnyCertificate()

@@ -289,7 +289,7 @@ class ClientSettings:
 
     log_enabled: bool = attrs.field(default=False, converter=_convert.flag)
     """
-    Whether packets and life events are logged too, and not only what went wrong.
+    Whether life events are logged too, and not only what went wrong.
     """
 
     def __attrs_post_init__(self) -> None:
