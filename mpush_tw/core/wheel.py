@@ -17,6 +17,11 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+_DUE = -1
+"""
+The C{wheel_slot} of an item whose time has come, until it is called.
+"""
+
 
 class Expirable(Protocol):
     """
@@ -119,11 +124,13 @@ class TimingWheel:
         while self._order and self._order[0] <= current:
             items = self._slots.pop(heappop(self._order))
             for item in items:
-                item.wheel_slot = 0
+                item.wheel_slot = _DUE
             for item in items:
-                if item.wheel_slot:
-                    # An earlier item of this slice made this one wait anew.
+                if item.wheel_slot != _DUE:
+                    # An earlier item of this slice took this one out, or made it
+                    # wait anew.
                     continue
+                item.wheel_slot = 0
                 try:
                     item.expired(now)
                 except Exception:
