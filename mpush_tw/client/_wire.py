@@ -155,9 +155,9 @@ class Wire:
             return
         self.heard = True
         self.last_read = self._clock.seconds()
-        if self._packets is not None:
-            # Paused in the middle of a read. TCP brings nothing more by then; TLS may
-            # bring what it has decrypted already.
+        if self._held:
+            # TCP brings nothing while it is paused; TLS may bring what it has decrypted
+            # already.
             self._backlog += data
             return
         self._handle(self._decoder.receive(data))
@@ -248,10 +248,13 @@ class Wire:
         """
         The network takes no more for now. We stop reading, too, so that a server which
         does not read our answers cannot make us pile them up.
+
+        Transports say so again with every write beyond their limit.
         """
-        self.choked = True
-        self._queued = 0
-        self._pause(_BY_NETWORK)
+        if not self.choked:
+            self.choked = True
+            self._queued = 0
+            self._pause(_BY_NETWORK)
 
     def resumeProducing(self) -> None:
         self.choked = False
