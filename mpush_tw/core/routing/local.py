@@ -88,6 +88,18 @@ class LocalRoutes:
             del self._routes[user_id]
         return True
 
+    def restore(self, connection: Connection, user_id: str) -> None:
+        """
+        Give a displaced connection its route back, unless it has left the user or
+        another one has taken the route meanwhile.
+        """
+        if (
+            connection in self._displaced.get(user_id, ())
+            and self.lookup(user_id, connection.client_type) is None
+        ):
+            self.unregister(connection, user_id)
+            self.register(connection, user_id)
+
     def lookup(self, user_id: str, client_type: int) -> Connection | None:
         """
         Find the connection of a user's client type.

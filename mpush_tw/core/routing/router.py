@@ -88,9 +88,9 @@ class Router:
             )
             local.unregister(connection, user_id)
             if displaced is not None and displaced.connected:
-                local.unregister(displaced, user_id)
-                local.register(displaced, user_id)
+                local.restore(displaced, user_id)
             return False
+        self._displaced(user_id, connection, displaced, old)
         if not connection.connected:
             # It went away while the store was asked; the end of the connection did not
             # know of this route.
@@ -99,7 +99,6 @@ class Router:
                 user_id, connection.client_type, connection.id
             )
             return False
-        self._displaced(user_id, connection, displaced, old)
         connection.user_id = user_id
         connection.tags = tags
         self._events.post(
