@@ -54,5 +54,10 @@ mpload: benchmarks/load/mpload
 benchmarks/load/mpload: benchmarks/load/mpload.c
 	$(CC) -O2 -Wall -o $@ $< -lcrypto
 
+bench: $(VENV)/.installed
+	$(BIN)/mpush bench conn
+	$(BIN)/mpush bench push
+	$(BIN)/mpush bench push --ack
+
 clean:
-	rm -rf $(VENV) build *.egg-info _trial_temp* benchmarks/load/mpload
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .hypothesis _trial_temp* benchmarks/load/mpload
