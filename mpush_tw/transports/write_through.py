@@ -127,6 +127,8 @@ class WriteThroughServer(tcp.Server):
             if sent == len(data):
                 return
             data = data[sent:]
+        if self._aborting:
+            return
         super().write(data)  # type: ignore[no-untyped-call]
         queued = self.queued
         if queued > self.limits.high:
