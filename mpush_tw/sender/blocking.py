@@ -12,13 +12,15 @@ L{PushSender<mpush_tw.sender.PushSender>} instead.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from threading import Thread
+from concurrent.futures import Future
+from threading import Lock, Thread, current_thread
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.epollreactor import EPollReactor
-from twisted.internet.threads import blockingCallFromThread
+from twisted.internet.error import ConnectionDone
+from twisted.python.failure import Failure
 
 from mpush_tw.errors import PushError
 from mpush_tw.protocol.packet import DEFAULT_MAX_BODY
@@ -34,9 +36,10 @@ class BlockingPushSender:
     """
     A L{PushSender} whose methods wait for the answer.
 
-    C{send} and C{send_all} may be called from several threads at a time, but not from
-    a callback of a context: callbacks run in the thread of the reactor, which would
-    wait for itself. Every method raises what the Deferred would fail with.
+    C{send} and C{send_all} may be called from several threads at a time. Every method
+    raises what the Deferred would fail with, and L{PushError} when it is called from a
+    callback of a context: callbacks run in the thread of the reactor, which would wait
+    for itself.
     """
 
     def __init__(
@@ -58,6 +61,9 @@ class BlockingPushSender:
         )
         self._thread: Thread | None = None
         self._ended = False
+        # Nothing is handed to the reactor once it has been told to stop: it would
+        # never be done, and never be answered.
+        self._lock = Lock()
 
     def start(self) -> None:
         """
@@ -66,15 +72,16 @@ class BlockingPushSender:
         @raise Unavailable: If none is after 4 seconds.
         @raise PushError: If it was started before: a reactor runs only once.
         """
-        if self._thread is not None or self._ended:
-            raise PushError("a blocking sender is started once")
-        self._thread = Thread(
-            target=self._reactor.run,
-            kwargs={"installSignalHandlers": False},
-            name="mpush-sender",
-            daemon=True,
-        )
-        self._thread.start()
+        with self._lock:
+            if self._thread is not None or self._ended:
+                raise PushError("a blocking sender is started once")
+            self._thread = Thread(
+                target=self._reactor.run,
+                kwargs={"installSignalHandlers": False},
+                name="mpush-sender",
+                daemon=True,
+            )
+            self._thread.start()
         try:
             self._wait_for(self._sender.start)
         except BaseException:
@@ -85,15 +92,22 @@ class BlockingPushSender:
         """
         Close the connections and end the thread; pushes under way end as failures.
         """
-        thread, self._thread = self._thread, None
-        if thread is None:
-            return
-        self._ended = True
+        self._refuse_in_callback()
+        with self._lock:
+            thread, self._thread = self._thread, None
+            if thread is None:
+                return
+            self._ended = True
+            stopped = self._hand_over(self._sender.stop)
         try:
-            self._in_reactor(self._sender.stop)
+            stopped.result()
         finally:
             self._reactor.callFromThread(self._reactor.stop)
             thread.join()
+            # A reactor keeps what wakes it up; only a process has it once.
+            waker = self._reactor.waker
+            self._reactor.removeReader(waker)
+            waker.connectionLost(Failure(ConnectionDone()))
 
     def send(self, context: PushContext) -> PushResult:
         """
@@ -120,11 +134,28 @@ class BlockingPushSender:
         self.stop()
 
     def _wait_for(self, call: Callable[[], Deferred[_T]]) -> _T:
-        if self._thread is None:
-            raise PushError("the sender is not started")
-        return self._in_reactor(call)
+        self._refuse_in_callback()
+        with self._lock:
+            if self._thread is None:
+                raise PushError("the sender is not started")
+            answer = self._hand_over(call)
+        return answer.result()
 
-    def _in_reactor(self, call: Callable[[], Deferred[_T]]) -> _T:
-        run: Any = blockingCallFromThread
-        result: _T = run(self._reactor, call)
-        return result
+    def _refuse_in_callback(self) -> None:
+        if current_thread() is self._thread:
+            raise PushError("a callback can not wait for the sender that calls it")
+
+    def _hand_over(self, call: Callable[[], Deferred[_T]]) -> Future[_T]:
+        """
+        Have the reactor's thread call something, after all it was given before.
+        """
+        answer: Future[_T] = Future()
+
+        def failed(failure: Failure) -> None:
+            answer.set_exception(failure.value)
+
+        def run() -> None:
+            maybeDeferred(call).addCallbacks(answer.set_result, failed)
+
+        self._reactor.callFromThread(run)
+        return answer

@@ -121,10 +121,10 @@ def several_users(context: PushContext) -> list[str]:
         raise PushError("send_all() takes user_ids; use send() for user_id")
     if isinstance(context.user_ids, str):
         raise PushError("user_ids must be a sequence of user ids, not one text")
-    users = list(dict.fromkeys(context.user_ids or ()))
+    users = [_checked_user(user_id) for user_id in context.user_ids or ()]
     if not users:
         raise PushError("user_ids can not be empty")
-    return [_checked_user(user_id) for user_id in users]
+    return list(dict.fromkeys(users))
 
 
 def check_order(
@@ -136,8 +136,9 @@ def check_order(
     @param max_packet_size: Largest GATEWAY_PUSH body the gateways accept, in bytes.
     @raise PushError: If the time-out is out of range, or the body would be too large.
     """
-    if not 0 < context.timeout <= MAX_TIMEOUT:
-        raise PushError(f"timeout must be above 0 seconds, not {context.timeout!r}")
+    timeout = context.timeout
+    if not isinstance(timeout, (int, float)) or not 0 < timeout <= MAX_TIMEOUT:
+        raise PushError(f"timeout must be above 0 seconds, not {timeout!r}")
     if context.ack not in tuple(AckModel):
         raise PushError(f"unknown ack model {context.ack!r}")
     no_user = len(GatewayPush(content=payload).encode()) - len(encode_text(None))
@@ -155,4 +156,9 @@ def _checked_user(user_id: str | None) -> str:
         raise PushError("a push needs a user id")
     if not isinstance(user_id, str):
         raise PushError(f"a user id is a text, not {type(user_id).__name__}")
+    try:
+        user_id.encode()
+    except UnicodeEncodeError:
+        # On the wire it would have a C{?} in it (protocol 4.1): another user's id.
+        raise PushError(f"user id {user_id!r} is no valid text") from None
     return user_id

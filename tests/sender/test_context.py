@@ -96,11 +96,19 @@ class PushContextTests(SynchronousTestCase):
         """
         self.assertRaises(PushError, self.check, user_id="")
 
+    def test_user_that_is_no_text(self) -> None:
+        """
+        A user id that cannot be written as UTF-8 is refused: with a question mark in
+        it, it would be somebody else's.
+        """
+        self.assertRaises(PushError, self.check, user_id="bob\udc80")
+        self.assertRaises(PushError, self.check, user_id=b"bob")
+
     def test_timeouts_out_of_range(self) -> None:
         """
         A time-out that never ends, or ended before it began, is refused.
         """
-        for timeout in (0, -1.0, float("inf"), float("nan"), 2**31):
+        for timeout in (0, -1.0, float("inf"), float("nan"), 2**31, "3"):
             with self.subTest(timeout=timeout):
                 self.assertRaises(PushError, self.check, timeout=timeout)
 
@@ -139,6 +147,12 @@ class SeveralUsersTests(SynchronousTestCase):
         An empty user id among others is refused.
         """
         self.assertRaises(PushError, self.users, ["a", ""])
+
+    def test_wrong_one(self) -> None:
+        """
+        So is anything that is no text.
+        """
+        self.assertRaises(PushError, self.users, ["a", ["b"]])
 
     def test_one_text(self) -> None:
         """

@@ -4,6 +4,8 @@ The sender on real sockets: against a real node, and from a thread.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import threading
 from typing import Any
 
@@ -15,7 +17,13 @@ from twisted.trial.unittest import TestCase
 
 from mpush_tw.errors import PushError, Unavailable
 from mpush_tw.protocol.commands import ErrorCode
-from mpush_tw.sender import PushContext, PushSender, ResultCode, push_sender
+from mpush_tw.sender import (
+    PushContext,
+    PushResult,
+    PushSender,
+    ResultCode,
+    push_sender,
+)
 from mpush_tw.sender.blocking import BlockingPushSender
 from tests.sender.gateway import Asked, FakeGateway, FakeGatewayFactory
 from tests.support import NodeTestCase
@@ -47,6 +55,17 @@ def only_alice(gateway: FakeGateway, asked: Asked) -> None:
         gateway.ok(asked)
     else:
         gateway.error(asked, ErrorCode.OFFLINE)
+
+
+def open_pipes() -> set[str]:
+    """
+    Name the pipes this process holds; the reactor of a thread is woken up by one.
+    """
+    names = set()
+    for number in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            names.add(os.readlink(f"/proc/self/fd/{number}"))
+    return {name for name in names if name.startswith("pipe:")}
 
 
 class SocketTests(TestCase):
@@ -99,6 +118,78 @@ class SocketTests(TestCase):
             self.assertNotIn("mpush-sender", names)
             with self.assertRaises(PushError):
                 sender.send(PushContext(b"hi", user_id="alice"))
+
+        return deferToThread(script)
+
+    def test_blocking_leaves_no_descriptors(self) -> Any:
+        """
+        A program may make blocking senders again and again: none keeps a file open.
+        """
+
+        def script() -> None:
+            held = []
+            for _ in range(3):
+                sender = BlockingPushSender([self.address])
+                held.append(sender)
+                before = open_pipes()
+                with sender:
+                    sender.send(PushContext(b"hi", user_id="alice"))
+                self.assertEqual(len(before - open_pipes()), 1)
+
+        return deferToThread(script)
+
+    def test_blocking_in_callback(self) -> Any:
+        """
+        A callback that waits for its own sender gets an exception instead of waiting
+        for ever.
+        """
+
+        def script() -> None:
+            refused: list[str] = []
+
+            def again(result: PushResult) -> None:
+                for call in (
+                    lambda: sender.send(PushContext(b"hi", user_id="bob")),
+                    sender.stop,
+                ):
+                    with self.assertRaises(PushError):
+                        call()
+                    refused.append(result.user_id)
+
+            with BlockingPushSender([self.address]) as sender:
+                sender.send(PushContext(b"hi", user_id="alice", callback=again))
+                self.assertEqual(refused, ["alice"] * 2)
+
+        return deferToThread(script)
+
+    def test_blocking_stopped_by_another_thread(self) -> Any:
+        """
+        Threads that send while another one stops the sender all come to an end: with a
+        result, or refused.
+        """
+        ended: list[object] = []
+
+        def send_on(sender: BlockingPushSender) -> None:
+            try:
+                while sender.send(PushContext(b"hi", user_id="alice")).succeeded:
+                    pass
+                ended.append("failed")
+            except PushError:
+                ended.append("refused")
+
+        def script() -> None:
+            sender = BlockingPushSender([self.address])
+            sender.start()
+            threads = [
+                threading.Thread(target=send_on, args=(sender,), daemon=True)
+                for _ in range(8)
+            ]
+            for thread in threads:
+                thread.start()
+            sender.stop()
+            for thread in threads:
+                thread.join(10)
+            self.assertEqual(len(ended), len(threads))
 
         return deferToThread(script)
 
