@@ -124,7 +124,7 @@ class MemoryCache:
             total = int(fields.get(field, "0")) + amount
         except ValueError:
             return fail(Unavailable(f"field {field} of {key} is no number"))
-        self._store(key, fields | {field: str(total)})
+        self.hset(key, field, str(total))
         return succeed(total)
 
     def _fields(self, key: str) -> dict[str, str]:
