@@ -39,6 +39,7 @@ import twisted
 from twisted.application.internet import TimerService
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFDSet, IReactorTime
+from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web import http
 from twisted.web.resource import Resource
@@ -630,14 +631,32 @@ class _SmallRequest(Request):
             content.write(data)
 
 
+class _Channel(http.HTTPChannel):
+    """
+    A connection that its site knows of while it is open.
+    """
+
+    factory: MetricsSite
+
+    def connectionMade(self) -> None:
+        super().connectionMade()  # type: ignore[no-untyped-call]
+        self.factory.channels.add(self)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.factory.channels.discard(self)
+        super().connectionLost(reason)  # type: ignore[no-untyped-call]
+
+
 class MetricsSite(Site):
     """
     Serves one node's metrics, and samples while its port is open.
 
     @ivar samples: What it samples.
+    @ivar channels: The connections that are open.
     """
 
     noisy = False
+    protocol = _Channel  # type: ignore[assignment]
 
     def __init__(
         self, root: Resource, samples: RuntimeSamples, clock: IReactorTime
@@ -646,13 +665,20 @@ class MetricsSite(Site):
             root, requestFactory=_SmallRequest, timeout=_HTTP_TIMEOUT, reactor=clock
         )
         self.samples = samples
+        self.channels: set[_Channel] = set()
 
     def startFactory(self) -> None:
         super().startFactory()
         self.samples.start()
 
     def stopFactory(self) -> None:
+        """
+        End sampling and all connections: the port was closed because the node stops,
+        and a scraper would hold its own open for the next time.
+        """
         self.samples.stop()
+        for channel in list(self.channels):
+            channel.loseConnection()  # type: ignore[no-untyped-call]
         super().stopFactory()
 
     def log(self, request: http.Request) -> None:

@@ -291,6 +291,18 @@ class ExpositionTests(MetricsTestCase):
         self.assertEqual(sample.value, 0)
         self.assertEqual(self.value("mpush_heartbeats"), 5)
 
+    def test_open_connection(self) -> None:
+        """A scraper that stays connected is let go when the port closes."""
+        transport = StringTransportWithDisconnection()
+        protocol: Any = self.site.buildProtocol(IPv4Address("TCP", "127.0.0.1", 1))
+        transport.protocol = protocol
+        protocol.makeConnection(transport)
+        protocol.dataReceived(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+        self.assertTrue(transport.connected)
+        self.site.doStop()
+        self.assertFalse(transport.connected)
+        self.assertEqual(self.site.channels, set())
+
     def test_closed_port(self) -> None:
         """When the port closes sampling ends and no timer is left."""
         self.clock.advance(1)
