@@ -272,17 +272,14 @@ class Node(MultiService):
         self._ports: list[Any] = []
         self._sites: list[tuple[str, int, str, Any]] = []
         net = self.settings.net
-        if net.admin_server_port > 0:
-            self._sites.append(
-                (
-                    "mp.net.admin-server-port",
-                    net.admin_server_port,
-                    net.admin_server_bind_ip,
-                    AdminFactory(
-                        self, net.admin_server_password, net.admin_server_bind_ip
-                    ),
-                )
+        self._sites.append(
+            (
+                "mp.net.admin-server-port",
+                net.admin_server_port,
+                net.admin_server_bind_ip,
+                AdminFactory(self, net.admin_server_password, net.admin_server_bind_ip),
             )
+        )
         if net.metrics_server_port > 0:
             self._sites.append(
                 (
@@ -374,7 +371,12 @@ class Node(MultiService):
         ]
 
     def _announce(self) -> None:
-        console, net = self.log.console, self.settings.net
+        console = self.log.console
+        open_doors = {
+            site[0]: _shown(port.getHost())
+            for site, port in zip(self._sites, self._ports, strict=True)
+        }
+        metrics = open_doors.get("mp.net.metrics-server-port")
         for notice in self.loaded.notices:
             console.notice("configuration: {notice}", notice=notice.text)
         console.notice(
@@ -388,13 +390,8 @@ class Node(MultiService):
             connect=self.connect_listener.port,
             host=self.identity.host,
             gateway=self.identity.port,
-            admin=f"{net.admin_server_bind_ip}:{net.admin_server_port}"
-            if net.admin_server_port
-            else "off",
-            metrics=f"http://{net.metrics_server_bind_ip}:{net.metrics_server_port}"
-            "/metrics"
-            if net.metrics_server_port
-            else "off",
+            admin=open_doors["mp.net.admin-server-port"],
+            metrics=f"http://{metrics}/metrics" if metrics else "off",
         )
         if not self.settings.security.private_key:
             console.notice(
@@ -509,6 +506,14 @@ class Node(MultiService):
 
         done = Deferred.fromCoroutine(self.router.unbind(connection))
         return done.addErrback(failed).addCallback(ended)
+
+
+def _shown(address: Any) -> str:
+    """
+    Write the address of an open port as it can be typed or pasted.
+    """
+    host = f"[{address.host}]" if ":" in address.host else address.host
+    return f"{host}:{address.port}"
 
 
 def _file_limit() -> int:

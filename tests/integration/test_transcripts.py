@@ -36,7 +36,7 @@ LATER = {
     "broadcast": "broadcasts",
     "http-": "the HTTP proxy",
     "ws-": "the WebSocket door",
-    "admin-console": "a text protocol: see tests.transports.test_admin",
+    "admin-console": "a text protocol: see tests.integration.test_operations",
 }
 """
 Conversations by the beginning of their name, and what they need.
