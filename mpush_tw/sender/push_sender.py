@@ -114,7 +114,15 @@ class PushSender:
 
         def connected(_: object) -> None:
             deadline.cancel()
-            started.callback(None)
+            # In a turn of its own: this one is still inside the connecting, and a
+            # caller who stops at once would stop what is not quite connected.
+            self._reactor.callLater(0, announce)
+
+        def announce() -> None:
+            if self._pool is pool:
+                started.callback(None)
+            else:
+                started.errback(PushError("the sender was stopped"))
 
         def not_connected(failure: Any) -> None:
             if deadline.active():

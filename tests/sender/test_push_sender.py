@@ -49,6 +49,7 @@ class SenderTestCase(SynchronousTestCase):
         pairs = [self.network.accept() for _ in self.network.attempts]
         self.gateways = [gateway for gateway, _ in pairs]
         self.transports = [transport for _, transport in pairs]
+        self.network.advance(0)
         self.successResultOf(started)
 
     def send(self, **settings: Any) -> Deferred[PushResult]:
@@ -72,7 +73,20 @@ class StartTests(SynchronousTestCase):
         started = self.sender.start()
         self.assertNoResult(started)
         self.network.accept()
+        self.network.advance(0)
         self.successResultOf(started)
+
+    def test_not_inside_the_connecting(self) -> None:
+        """
+        The start is reported when connecting is over, so that a caller may stop at
+        once; one who stopped meanwhile hears that.
+        """
+        started = self.sender.start()
+        self.network.accept()
+        self.assertNoResult(started)
+        self.sender.stop()
+        self.network.advance(0)
+        self.failureResultOf(started, PushError)
 
     def test_no_gateway(self) -> None:
         """
@@ -110,6 +124,7 @@ class StartTests(SynchronousTestCase):
             self.network.refuse(Failure(ConnectionRefusedError()))
         started = self.sender.start()
         self.network.accept()
+        self.network.advance(0)
         self.successResultOf(started)
 
     def test_twice(self) -> None:
