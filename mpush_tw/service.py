@@ -311,6 +311,7 @@ class Node(MultiService):
         except ConfigError:
             for port in self._ports:
                 port.stopListening()
+            self._ports.clear()
             self.connect_listener.close()
             self.gateway_listener.close()
             raise
@@ -339,9 +340,11 @@ class Node(MultiService):
             self.privilegedStartService()
         super().startService()  # type: ignore[no-untyped-call]
         starting = Deferred.fromCoroutine(self._start())
-        starting.addErrback(
-            lambda failure: self.log.console.failure("start failed", failure)
-        )
+        starting.addErrback(self._start_failed)
+
+    def _start_failed(self, failure: Failure) -> None:
+        self.log.console.failure("start failed", failure)
+        self.started.errback(failure)
 
     async def _start(self) -> None:
         await self.online.clear()
