@@ -226,6 +226,14 @@ class RsaTests(SynchronousTestCase):
         sizes = [len(own().public.encrypt(bytes(n))) for n in (1, 245, 246)]
         self.assertEqual(sizes, [256, 256, 512])
 
+    def test_chunks_of_an_odd_key(self) -> None:
+        """
+        A modulus that needs one bit of another byte has a byte more.
+        """
+        odd = RsaPublicKey.load(spki((1 << 1025) - 1, 65537))
+        sizes = [len(odd.encrypt(bytes(n))) for n in (117, 118, 119)]
+        self.assertEqual(sizes, [129, 129, 258])
+
     def test_round_trip(self) -> None:
         """
         Bodies of one block, of its exact size, and of several come back whole.
@@ -362,6 +370,18 @@ class KeyTextTests(SynchronousTestCase):
         self.assert_same(stripped[0])
         self.assertTrue(RsaPrivateKey.load(stripped[1]).is_sample)
         self.assertNotEqual(stripped, [own().text(), SAMPLE_PRIVATE])
+
+    def test_missing_padding_of_every_length(self) -> None:
+        """
+        So it is whether none, one or two of them were there.
+        """
+        missing = []
+        for bits in (1024, 1040, 1032):
+            whole = base64.b64encode(spki((1 << bits) - 1, 65537)).decode()
+            text = whole.rstrip("=")
+            missing.append(len(whole) - len(text))
+            self.assertEqual(RsaPublicKey.load(text).bits, bits)
+        self.assertEqual(missing, [0, 1, 2])
 
     def test_der(self) -> None:
         """
@@ -507,6 +527,35 @@ class SampleKeyTests(SynchronousTestCase):
         """
         again = RsaPrivateKey.load(sample().text())
         self.assertEqual(private_numbers(again), private_numbers(sample()))
+
+    def test_any_member_missing(self) -> None:
+        """
+        A single zero among exponent, primes and CRT members has all of them computed.
+        """
+        whole = private_numbers(sample())
+        numbers = [
+            whole.public_numbers.n,
+            whole.public_numbers.e,
+            whole.d,
+            whole.p,
+            whole.q,
+            whole.dmp1,
+            whole.dmq1,
+            whole.iqmp,
+        ]
+        for at in (1, 3, 4, 5, 6, 7):
+            bare = [0 if n == at else value for n, value in enumerate(numbers)]
+            self.assertEqual(private_numbers(RsaPrivateKey.load(pkcs8(*bare))), whole)
+
+    def test_other_structure(self) -> None:
+        """
+        The same numbers in anything but sequences are no key.
+        """
+        whole = pkcs8(sample().public.modulus, 0, private_numbers(sample()).d, *[0] * 5)
+        self.assertTrue(RsaPrivateKey.load(whole).is_sample)
+        text = base64.b64encode(b"\x31" + whole[1:]).decode()
+        error = self.assertRaises(KeyTextError, RsaPrivateKey.load, text)
+        self.assertEqual(str(error), "not an RSA private key (Base64 of PKCS#8 DER)")
 
     def test_without_a_public_key(self) -> None:
         """

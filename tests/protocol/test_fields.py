@@ -280,6 +280,8 @@ class TagSetTests(SynchronousTestCase):
         """
         self.assertEqual(encode_tags(None), b"\0\0")
         self.assertEqual(encode_tags([]), b"\0\x02[]")
+        self.assertIsNone(decode_tags(None))
+        self.assertEqual(decode_tags("[]"), ())
 
     def test_compact(self) -> None:
         """

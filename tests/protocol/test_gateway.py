@@ -196,6 +196,13 @@ class KickTests(SynchronousTestCase):
         )
         self.assertEqual(kick, GatewayKick("u", None, None, 2, None, 0))
 
+    def test_missing_members(self) -> None:
+        """
+        What is missing is absent, numbers are zero.
+        """
+        kick = GatewayKick.from_json_text("{}")
+        self.assertEqual(kick, GatewayKick(None, None, None, 0, None, 0))
+
     def test_unreadable(self) -> None:
         """
         What is no kick is refused and the text does not repeat it.
@@ -269,6 +276,13 @@ class PushResultTests(SynchronousTestCase):
         self.assertEqual(
             text.decode(), '{"clientType":2,"timePoints":["a",1],"userId":"推\\""}'
         )
+
+    def test_absent_members_are_left_out(self) -> None:
+        """
+        Of a broadcast, without user and type, the time line remains.
+        """
+        text = encode_push_result(None, 0, [("a", 1), ("b", 2)])
+        self.assertEqual(text, b'{"timePoints":["a",1,"b",2]}')
 
     def test_unpaired_surrogate(self) -> None:
         """

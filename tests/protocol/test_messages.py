@@ -260,6 +260,8 @@ class JsonFormTests(SynchronousTestCase):
             Ok(5, 0, "bind success").to_json(), {"cmd": 5, "data": "bind success"}
         )
         self.assertEqual(Ok(16).to_json(), {"cmd": 16})
+        self.assertEqual(Ok(1, 1).to_json(), {"cmd": 1, "code": 1})
+        self.assertEqual(Ok(0).to_json(), {})
 
     def test_error(self) -> None:
         """
@@ -273,6 +275,11 @@ class JsonFormTests(SynchronousTestCase):
             Error(2, 0, "Param invalid").to_json(),
             {"cmd": 2, "reason": "Param invalid"},
         )
+        self.assertEqual(
+            Error(1, 1, "user offline", "{}").to_json(),
+            {"cmd": 1, "code": 1, "reason": "user offline", "data": "{}"},
+        )
+        self.assertEqual(Error(0).to_json(), {})
 
     def test_kick(self) -> None:
         """
@@ -298,23 +305,33 @@ class ReprTests(SynchronousTestCase):
         """
         Key and iv of a handshake are not rendered; the device is.
         """
-        message = Handshake("dev-1", iv=SECRET.encode(), client_key=SECRET.encode())
+        secret = SECRET.encode()
+        message = Handshake("dev-1", "android", "10", "1.0", secret, secret)
         self.assert_silent(message)
-        self.assertIn("dev-1", repr(message))
+        self.assertEqual(
+            repr(message),
+            "HandshakeMessage{deviceId='dev-1', osName='android', osVersion='10', "
+            "clientVersion='1.0'}",
+        )
 
     def test_handshake_ok(self) -> None:
         """
         Neither the server's key nor the session id is rendered.
         """
-        self.assert_silent(HandshakeOk(SECRET.encode(), 1, SECRET, 2))
+        message = HandshakeOk(SECRET.encode(), 1, SECRET, 2)
+        self.assert_silent(message)
+        self.assertEqual(repr(message), "HandshakeOkMessage{heartbeat=1, expireTime=2}")
 
     def test_fast_connect(self) -> None:
         """
         The session id is a ticket and not rendered; the device is.
         """
-        message = FastConnect(SECRET, "dev-1")
+        message = FastConnect(SECRET, "dev-1", 1, 2)
         self.assert_silent(message)
-        self.assertIn("dev-1", repr(message))
+        self.assertEqual(
+            repr(message),
+            "FastConnectMessage{deviceId='dev-1', minHeartbeat=1, maxHeartbeat=2}",
+        )
 
     def test_bind(self) -> None:
         """
@@ -365,6 +382,7 @@ class ReprTests(SynchronousTestCase):
             "GatewayPushMessage{userId='user-1', clientType='1', timeout='2500', "
             "content='16'}",
         )
+        self.assertIn("content='0'", repr(GatewayPush("user-1")))
 
 
 class LayoutTests(SynchronousTestCase):

@@ -146,6 +146,17 @@ class DecodingTests(SynchronousTestCase):
         (packet,) = self.receive(header(DEFAULT_MAX_BODY) + bytes(DEFAULT_MAX_BODY))
         self.assertEqual(len(packet[3]), 10240)
 
+    def test_body_of_the_limit_in_pieces(self) -> None:
+        """
+        Such a body may trickle in: its length is not refused before it is whole.
+        """
+        data = header(DEFAULT_MAX_BODY) + bytes(DEFAULT_MAX_BODY)
+        for cut_at in (4, 12, 13, 14, len(data) - 1):
+            self.decoder = PacketDecoder()
+            self.assertEqual(self.receive(data[:cut_at]), [])
+            (packet,) = self.receive(data[cut_at:])
+            self.assertEqual(len(packet[3]), 10240)
+
     def test_own_limit(self) -> None:
         """
         The limit is the operator's to choose.
@@ -260,6 +271,13 @@ class BrokenFramingTests(SynchronousTestCase):
         """
         error = self.assertRaises(ProtocolError, self.receive, NEGATIVE[:4])
         self.assertEqual(str(error), "negative packet length -5")
+
+    def test_three_bytes_decide_nothing(self) -> None:
+        """
+        A length that has not come whole is not judged, bad as it looks.
+        """
+        self.receive(b"\xff\xff\xff")
+        self.assertEqual((self.seen, self.decoder.held), ([], 3))
 
     def test_extremes(self) -> None:
         """
@@ -469,6 +487,14 @@ class CheckFieldTests(SynchronousTestCase):
         """
         self.assertEqual(check_code(b"\xff" * 200), -14536)
         self.assertEqual(check_code(b"\xff" * 300), 10964)
+
+    def test_check_code_changes_sign(self) -> None:
+        """
+        32767 is the greatest code, the next is the least.
+        """
+        full = b"\xff" * 128 + b"\x7f"
+        self.assertEqual(check_code(full), 32767)
+        self.assertEqual(check_code(full + b"\x01"), -32768)
 
     def test_lrc_covers_twelve_bytes(self) -> None:
         """

@@ -82,6 +82,14 @@ class KeyTextTests(SynchronousTestCase):
         for part in ("-129", "256", "1" * 5000):
             self.assertIsNone(decode_key("|".join(["1"] * 15 + [part])))
 
+    def test_ends_of_the_range(self) -> None:
+        """
+        The least signed and the greatest unsigned byte are bytes.
+        """
+        for part, byte in (("-128", 0x80), ("127", 0x7F), ("255", 0xFF)):
+            key = decode_key("|".join(["1"] * 15 + [part]))
+            self.assertEqual(key, bytes([1] * 15 + [byte]))
+
     def test_no_number(self) -> None:
         """
         Anything but numbers makes it no key.
