@@ -279,6 +279,13 @@ class BrokenFramingTests(SynchronousTestCase):
         self.receive(b"\xff\xff\xff")
         self.assertEqual((self.seen, self.decoder.held), ([], 3))
 
+    def test_three_bytes_behind_a_packet(self) -> None:
+        """
+        Nor is it where a packet stands in front.
+        """
+        self.receive(ABC + b"\xff\xff\xff")
+        self.assertEqual((self.seen, self.decoder.held), ([ABC_PACKET], 3))
+
     def test_extremes(self) -> None:
         """
         The numbers at which 32-bit arithmetic goes wrong are refused like others.
