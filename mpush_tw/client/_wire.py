@@ -92,6 +92,7 @@ class Wire:
         "_held",
         "_max_queued",
         "_packets",
+        "_paused",
         "_queued",
         "_receiver",
         "choked",
@@ -123,8 +124,10 @@ class Wire:
         self._decoder = PacketDecoder(max_packet_size)
         self._max_queued = max_queued
         self._queued = 0
-        # Why reading is paused, and what waits meanwhile.
+        # Why packets are not handled, whether reading is paused therefore, and what
+        # waits meanwhile.
         self._held = 0
+        self._paused = False
         self._packets: Iterator[Packet] | None = None
         self._backlog = b""
         self._closing: IDelayedCall | None = None
@@ -156,9 +159,10 @@ class Wire:
         self.heard = True
         self.last_read = self._clock.seconds()
         if self._held:
-            # TCP brings nothing while it is paused; TLS may bring what it has decrypted
-            # already.
+            # TCP brings nothing more once it is paused; TLS may bring what it has
+            # decrypted already.
             self._backlog += data
+            self._pause_reading()
             return
         self._handle(self._decoder.receive(data))
 
@@ -202,13 +206,14 @@ class Wire:
         """
         Stop reading: the application has too much in hand.
         """
-        self._pause(_BY_APPLICATION)
+        self._held |= _BY_APPLICATION
+        self._pause_reading()
 
     def release(self) -> None:
         """
         Go on reading after L{hold}.
         """
-        self._unpause(_BY_APPLICATION)
+        self._go_on(_BY_APPLICATION)
 
     @property
     def held(self) -> bool:
@@ -217,12 +222,15 @@ class Wire:
         """
         return bool(self._held & _BY_APPLICATION)
 
-    def _pause(self, cause: int) -> None:
-        if not self._held and self.transport is not None:
+    def _pause_reading(self) -> None:
+        if not self._paused and self.transport is not None:
+            self._paused = True
             self._reader().pauseProducing()
-        self._held |= cause
 
-    def _unpause(self, cause: int) -> None:
+    def _go_on(self, cause: int) -> None:
+        """
+        Handle what has waited, and read on, unless there is another cause not to.
+        """
         if not self._held & cause:
             return
         self._held &= ~cause
@@ -236,7 +244,8 @@ class Wire:
         if self._backlog and not self._held and not self.closed:
             data, self._backlog = self._backlog, b""
             self._handle(self._decoder.receive(data))
-        if not self._held and not self.closed:
+        if self._paused and not self._held and not self.closed:
+            self._paused = False
             self._reader().resumeProducing()
 
     def _reader(self) -> IPushProducer:
@@ -246,19 +255,23 @@ class Wire:
 
     def pauseProducing(self) -> None:
         """
-        The network takes no more for now. We stop reading, too, so that a server which
-        does not read our answers cannot make us pile them up.
+        The network takes no more for now. We handle no more either, so that a server
+        which does not read our answers cannot make us pile them up.
+
+        Reading itself goes on until there is something to handle: TLS says that it
+        takes no more while it waits for the server's part of its own handshake, which
+        would never be read otherwise.
 
         Transports say so again with every write beyond their limit.
         """
         if not self.choked:
             self.choked = True
             self._queued = 0
-            self._pause(_BY_NETWORK)
+            self._held |= _BY_NETWORK
 
     def resumeProducing(self) -> None:
         self.choked = False
-        self._unpause(_BY_NETWORK)
+        self._go_on(_BY_NETWORK)
 
     def stopProducing(self) -> None:
         """

@@ -209,6 +209,37 @@ class WireTests(SynchronousTestCase):
         self.wire.resumeProducing()
         self.assertEqual(self.transport.producerState, "producing")
 
+    def test_nothing_to_handle_while_choked(self) -> None:
+        """
+        A transport that takes nothing is read from until there is something to handle:
+        TLS takes nothing before it has read the server's part of its handshake.
+        """
+        self.connect()
+        self.wire.pauseProducing()
+        self.assertEqual(self.transport.producerState, "producing")
+        self.wire.dataReceived(packets(11))
+        self.assertEqual(self.transport.producerState, "paused")
+        self.assertEqual(self.receiver.events, [])
+        self.wire.resumeProducing()
+        self.assertEqual(self.transport.producerState, "producing")
+        self.assertEqual(self.receiver.events, [11])
+
+    def test_choked_in_the_middle(self) -> None:
+        """
+        What follows in a read waits when the network is choked by the answer to a
+        packet, and is handled in order afterwards.
+        """
+        self.connect()
+        self.receiver.on_packet = lambda command: (
+            command == 11 and self.wire.pauseProducing()
+        )
+        self.wire.dataReceived(packets(11, 12))
+        self.wire.dataReceived(packets(13))
+        self.assertEqual(self.receiver.events, [11])
+        self.wire.resumeProducing()
+        self.assertEqual(self.receiver.events, [11, 12, 13])
+        self.assertEqual(self.transport.producerState, "producing")
+
     def test_release_after_the_end(self) -> None:
         """
         A release that comes too late does nothing.
