@@ -6,10 +6,13 @@ from __future__ import annotations
 
 import gc
 import resource
+import signal
 import sys
+from contextlib import suppress
 from typing import Any
 
 from twisted.application.service import IService
+from twisted.internet.error import ReactorNotRunning
 from twisted.python import usage
 
 from mpush_tw.config import load_settings
@@ -47,7 +50,8 @@ class Options(usage.Options):
 
 class MpushNode(Node):
     """
-    A node that ends the process, with one sentence and status 1, when it cannot start.
+    A node that ends the process: with one sentence and status 1 when it cannot start,
+    with status 0 when it is terminated (operations 4.2).
     """
 
     def privilegedStartService(self) -> None:
@@ -55,6 +59,25 @@ class MpushNode(Node):
             super().privilegedStartService()
         except ConfigError as error:
             _give_up(error)
+
+    def startService(self) -> None:
+        # Now, because the process may be told to end before its reactor runs; again,
+        # because the reactor puts a handler of its own in place then.
+        signal.signal(signal.SIGTERM, self._terminated)
+        super().startService()
+        self.reactor.callWhenRunning(signal.signal, signal.SIGTERM, self._terminated)
+
+    def _terminated(self, number: int, frame: object) -> None:
+        """
+        Take C{SIGTERM} as the order to stop that it is. The reactor's own handler would
+        have C{twistd} die by the signal after a clean stop.
+        """
+        self.reactor.callFromThread(self._stop_reactor)
+
+    def _stop_reactor(self) -> None:
+        with suppress(ReactorNotRunning):
+            # A second signal while the stop is under way changes nothing.
+            self.reactor.stop()
 
 
 def makeService(options: Options, reactor: Any = None) -> IService:
