@@ -40,7 +40,7 @@ class BadInputTestCase(NodeTestCase):
     A node, and ways to see whether it is still well.
     """
 
-    settings = ("mp.limits.handshake-timeout=1s",)
+    settings: tuple[str, ...] = ("mp.limits.handshake-timeout=1s",)
 
     def serve_somebody(self) -> None:
         """
@@ -214,6 +214,89 @@ class FramingTests(BadInputTestCase):
         """
         waiting = self.unharmed(self.end_of, 3000, b"\xdf\xdf\x7f\xff\xff\xff")
         return waiting.addCallback(self.assertEqual, (b"\xdf\xdf", True))
+
+
+class OperatorPortsTests(BadInputTestCase):
+    """
+    Noise on the ports that are meant for the operator.
+    """
+
+    def setUp(self) -> Any:
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            number = probe.getsockname()[1]
+        self.settings = (
+            *BadInputTestCase.settings,
+            f"mp.net.metrics-server-port={number}",
+        )
+        return super().setUp()
+
+    @property
+    def ports(self) -> dict[int, int]:
+        """
+        Also the console's and the metrics' port, under 3002 and 3003.
+        """
+        console, metrics = (port.getHost().port for port in self.node._ports)
+        return {**super().ports, 3002: console, 3003: metrics}
+
+    def make_noise(self, port: int) -> None:
+        """
+        Send noise in several shapes over several connections, and hang up.
+        """
+        source = random.Random(port)
+        for data in (
+            source.randbytes(3000),
+            source.randbytes(3000).replace(b"\n", b"") + b"\n",
+            b"x" * 100_000,
+            b"\r\n" * 2000,
+            bytes(3000),
+            b"\xff\xfb\x01\xff\xf4\r\n",
+            b"GET /metrics HTTP/9.9\r\n" + b"a: b\r\n" * 5000,
+            b"POST / HTTP/1.1\r\nContent-Length: 99999999999\r\n\r\n" + b"x" * 9999,
+            encode_packet(Command.BIND, 1, 0, b"x"),
+        ):
+            peer = Peer(self.ports[port])
+            peer.send(data)
+            peer.receive_all(0.2)
+            peer.close()
+
+    def ask(self, port: int, request: bytes, expected: bytes) -> None:
+        """
+        See that a port answers as it should.
+        """
+        peer = Peer(self.ports[port])
+        peer.send(request)
+        answer = b""
+        deadline = time.monotonic() + 5
+        while expected not in answer and time.monotonic() < deadline:
+            answer += peer.receive_all(0.1)
+        peer.close()
+        self.assertIn(expected, answer)
+
+    def test_console(self) -> Deferred[Any]:
+        """
+        Noise on the console's port harms neither the node nor the next operator.
+        """
+
+        def try_it() -> None:
+            self.make_noise(3002)
+            self.ask(3002, b"help\r\n", b"count")
+
+        return self.unharmed(try_it)
+
+    def test_metrics(self) -> Deferred[Any]:
+        """
+        Noise on the metrics port harms neither the node nor the next scrape.
+        """
+
+        def try_it() -> None:
+            self.make_noise(3003)
+            self.ask(
+                3003,
+                b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n",
+                b"HTTP/1.1 200 OK",
+            )
+
+        return self.unharmed(try_it)
 
 
 class BodyTests(BadInputTestCase):
