@@ -433,6 +433,12 @@ class DatagramTests(SynchronousTestCase):
         """
         self.assertEqual(decode_datagram(ABC), ABC_PACKET)
 
+    def test_no_body(self) -> None:
+        """
+        A bare header is a packet.
+        """
+        self.assertEqual(decode_datagram(ACK), ACK_PACKET)
+
     def test_trailing_bytes(self) -> None:
         """
         Bytes behind the body are ignored.
@@ -467,9 +473,10 @@ class DatagramTests(SynchronousTestCase):
 
     def test_negative_length(self) -> None:
         """
-        A negative length is refused.
+        A negative length is refused, be it small or large.
         """
-        self.assertRaises(ProtocolError, decode_datagram, NEGATIVE)
+        for length in (0xFFFFFFFF, 0xFFFFFFFB, 0x80000000):
+            self.assertRaises(ProtocolError, decode_datagram, header(length) + b"abc")
 
     @given(st.binary(max_size=40) | spoiled(packets.map(lambda p: encode_all([p]))))
     def test_bytes_or_refusal(self, data: bytes) -> None:
