@@ -13,6 +13,7 @@ class FakeTransport(StringTransport):
 
     @ivar busy: Whether its buffer is above the high mark.
     @ivar aborted: Whether it was aborted.
+    @ivar producerPaused: Whether the producer was told to pause, as on real transports.
     @ivar writes: What was written, one item a call.
     """
 
@@ -21,6 +22,7 @@ class FakeTransport(StringTransport):
         self.client = client
         self.busy = False
         self.aborted = False
+        self.producerPaused = False
         self.writes: list[bytes] = []
 
     def write(self, data: bytes) -> None:
