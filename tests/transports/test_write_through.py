@@ -198,6 +198,7 @@ class WriteTests(TransportTestCase):
         self.transport.write(b" world")
         self.assertEqual(self.socket.taken, b"hel")
         self.drain(4)
+        self.socket.room = 100
         self.transport.write(b"!")
         self.drain(100)
         self.assertEqual(self.socket.taken, b"hello world!")
