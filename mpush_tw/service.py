@@ -12,11 +12,12 @@ from __future__ import annotations
 import resource
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
-from twisted.internet.error import CannotListenError
+from twisted.internet.error import CannotListenError, ReactorNotRunning
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
@@ -63,6 +64,7 @@ from mpush_tw.transports.gateway import GatewayDoor, GatewayFactory
 from mpush_tw.transports.metrics import metrics_site
 from mpush_tw.transports.write_through import ListeningService, OutboundLimits
 
+_UNLIMITED_FILES = 1_000_000
 _RESERVED_FILES = 256
 _DRAIN_STEP = 0.1
 
@@ -264,6 +266,7 @@ class Node(MultiService):
             "mp.net.gateway-server-port",
             net.snd_buf.gateway_server,
             net.rcv_buf.gateway_server,
+            keep_alive=True,
         )
         self.gateway_listener.setName("gateway")  # type: ignore[no-untyped-call]
         self.gateway_listener.setServiceParent(self)  # type: ignore[no-untyped-call]
@@ -485,7 +488,13 @@ class Node(MultiService):
         """
         End the process, by the same way as a signal; the console's C{shutdown}.
         """
-        self.reactor.callLater(0, self.reactor.stop)
+
+        def stop() -> None:
+            with suppress(ReactorNotRunning):
+                # Asked twice, it stops once.
+                self.reactor.stop()
+
+        self.reactor.callLater(0, stop)
 
     # ---------------------------------------------------------------- events
 
@@ -524,4 +533,6 @@ def _file_limit() -> int:
     How many connections the process's file limit leaves room for.
     """
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return _UNLIMITED_FILES
     return max(64, soft - _RESERVED_FILES)

@@ -87,10 +87,12 @@ def makeService(options: Options, reactor: Any = None) -> IService:
     if reactor is None:
         from twisted.internet import reactor
     try:
+        # First, because the node asks how many connections that leaves room for.
+        _raise_file_limit()
         node = MpushNode(load_settings(options["config"], options["set"]), reactor)
     except ConfigError as error:
         _give_up(error)
-    _tune_process()
+    _tune_garbage_collection()
     return node
 
 
@@ -99,15 +101,20 @@ def _give_up(error: ConfigError) -> Any:
     raise SystemExit(1)
 
 
-def _tune_process() -> None:
+def _raise_file_limit() -> None:
     """
-    Take the files that the system allows, and collect garbage less eagerly: tens of
-    thousands of long-lived connections make each full collection long, and there is
-    next to no cyclic garbage.
+    Take as many files as the system allows: most start a process with 1024.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < hard:
+    if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _tune_garbage_collection() -> None:
+    """
+    Collect less eagerly: tens of thousands of long-lived connections make each full
+    collection long, and there is next to no cyclic garbage.
+    """
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)

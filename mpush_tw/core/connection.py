@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
 from zope.interface import implementer
 
+from mpush_tw.core.log import printable
 from mpush_tw.interfaces import IPeerConnection
 from mpush_tw.protocol.body import Cipher
 from mpush_tw.protocol.messages import (
@@ -242,7 +243,7 @@ class Connection:
             return ""
 
         def quoted(text: str | None) -> str:
-            return "null" if text is None else f"'{text}'"
+            return "null" if text is None else f"'{printable(text)}'"
 
         return (
             f"{{osName={quoted(self.os_name)}, osVersion={quoted(self.os_version)}, "

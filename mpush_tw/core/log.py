@@ -28,11 +28,32 @@ LEVELS = {
 Words of C{mp.log-level} and their rank.
 """
 
-_LINES_PER_SECOND = 200
+_LINES_PER_SECOND = 500
 """
-Bound on the warnings and errors of one category: what strangers can provoke must not
-fill a disk (DESIGN 5b).
+Bound on the lines of one category that packets can provoke: strangers must not fill a
+disk (DESIGN 5b).
 """
+
+_LONGEST_TEXT = 512
+
+
+def printable(text: str) -> str:
+    """
+    Make a text that came from outside fit for a log: what does not print is escaped,
+    what is too long is cut.
+    """
+    if len(text) > _LONGEST_TEXT:
+        text = text[:_LONGEST_TEXT] + "..."
+    if text.isprintable():
+        return text
+    return text.encode("unicode_escape").decode()
+
+
+def _shown(fields: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: printable(value) if type(value) is str else value
+        for name, value in fields.items()
+    }
 
 
 class Category:
@@ -81,19 +102,19 @@ class Category:
 
     def debug(self, text: str, **fields: object) -> None:
         if self.debug_on:
-            self._logger.emit(LogLevel.debug, text, **fields)
+            self._logger.emit(LogLevel.debug, text, **_shown(fields))
 
     def info(self, text: str, **fields: object) -> None:
-        if self.info_on:
-            self._logger.emit(LogLevel.info, text, **fields)
+        if self.info_on and self._within_bound():
+            self._logger.emit(LogLevel.info, text, **_shown(fields))
 
     def warn(self, text: str, **fields: object) -> None:
         if self.warn_on and self._within_bound():
-            self._logger.emit(LogLevel.warn, text, **fields)
+            self._logger.emit(LogLevel.warn, text, **_shown(fields))
 
     def error(self, text: str, **fields: object) -> None:
         if self.error_on and self._within_bound():
-            self._logger.emit(LogLevel.error, text, **fields)
+            self._logger.emit(LogLevel.error, text, **_shown(fields))
 
     def failure(self, text: str, failure: Failure, **fields: Any) -> None:
         """

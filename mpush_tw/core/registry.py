@@ -16,6 +16,7 @@ from mpush_tw.core.log import NodeLog
 from mpush_tw.core.metrics import DoorMetrics, NodeMetrics
 from mpush_tw.core.wheel import TimingWheel
 
+_FIRST_CHECK = 10.0
 _GRACE = 1.0
 """
 Seconds that a heartbeat may be late (server 3.1).
@@ -127,7 +128,10 @@ class Connections:
         The handshake is done: from now on the heartbeat counts.
         """
         if self._unsecured.pop(connection, connection) is None:
-            self._wheel.add(connection, connection.heartbeat, coarse=True)
+            # The first check never comes before 10 s (server 5.2).
+            self._wheel.add(
+                connection, max(connection.heartbeat, _FIRST_CHECK), coarse=True
+            )
 
     def remove(self, connection: Connection) -> None:
         """

@@ -9,7 +9,7 @@ the clock is asked for one call at a time: the one for the earliest slice in use
 
 from __future__ import annotations
 
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from math import ceil
 from typing import Protocol
 
@@ -20,6 +20,11 @@ from twisted.python.failure import Failure
 _DUE = -1
 """
 The C{wheel_slot} of an item whose time has come, until it is called.
+"""
+
+_STALE = 1024
+"""
+Emptied slices that may be remembered before they are cleaned out.
 """
 
 
@@ -94,6 +99,18 @@ class TimingWheel:
             items = self._slots.get(slot)
             if items is not None:
                 items.pop(item, None)
+                if not items:
+                    del self._slots[slot]
+                    self._forget_emptied()
+
+    def _forget_emptied(self) -> None:
+        """
+        Drop the numbers of slices that are empty, now and then: long waits that end
+        early must not pile them up.
+        """
+        if len(self._order) > 2 * len(self._slots) + _STALE:
+            self._order = list(self._slots)
+            heapify(self._order)
 
     def stop(self) -> None:
         """
@@ -122,7 +139,7 @@ class TimingWheel:
         now = self._clock.seconds()
         current = int(now / self._slice + 1e-9)
         while self._order and self._order[0] <= current:
-            items = self._slots.pop(heappop(self._order))
+            items = self._slots.pop(heappop(self._order), None) or {}
             for item in items:
                 item.wheel_slot = _DUE
             for item in items:

@@ -30,6 +30,11 @@ _BLOCK = 16
 _PADDINGS = [bytes([_BLOCK - n]) * (_BLOCK - n) for n in range(_BLOCK)]
 _MIN_RSA_BITS = 512
 _REFUSED = "the body cannot be decrypted"
+_MAX_RSA_BLOCKS = 12
+"""
+Most blocks that are decrypted for one body. A handshake has one to four; more than
+this only keeps the processor busy.
+"""
 _PKCS1V15 = padding.PKCS1v15()
 _SAMPLE_MODULUS = int(
     "a084f0960a86c6f274c3db88eec1255ab5a5bb895891c5c4e47b2fc1efdd9564486e1e342f03"
@@ -260,7 +265,7 @@ class RsaPrivateKey:
                 return self._key.decrypt(sealed, _PKCS1V15)
             except ValueError:
                 raise ProtocolError(_REFUSED) from None
-        if not sealed or len(sealed) % size:
+        if not sealed or len(sealed) % size or len(sealed) > _MAX_RSA_BLOCKS * size:
             raise ProtocolError(_REFUSED)
         try:
             return b"".join(

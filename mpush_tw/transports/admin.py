@@ -49,7 +49,8 @@ Longest command in bytes, without its line end (operations 6.1).
 MAX_SESSIONS = 10
 IDLE_SECONDS = 600.0
 """
-Bounds of operations 6.4.
+Bounds of operations 6.4. One session more is not refused, it takes another's place: ten
+connections that say nothing would keep the operator out.
 """
 
 AUTH_SECONDS = 60.0
@@ -298,6 +299,11 @@ class AdminProtocol(LineReceiver):
 
     Commands are answered in the order they came: while one waits, or while answers pile
     up because the peer does not read, nothing more is read from it.
+
+    @ivar authenticated: Whether commands are done; so from the start without a
+        password.
+    @ivar closing: Whether it ends as soon as the peer has taken what was answered.
+    @ivar active: When it was opened or the last command came, in seconds of the clock.
     """
 
     delimiter = b"\n"
@@ -308,11 +314,12 @@ class AdminProtocol(LineReceiver):
         self._factory = factory
         self._clock: IReactorTime = factory.node.clock
         self._log = factory.node.log.general
-        self._authenticated = not factory.password
+        self.authenticated = not factory.password
+        self.closing = False
+        self.active = self._clock.seconds()
         self._discarding = False
         self._rest = b""
         self._choked = False
-        self._closing = False
         self._working: Deferred[None] | None = None
         self._refusal: IDelayedCall | None = None
         self._deadline: IDelayedCall | None = None
@@ -323,18 +330,16 @@ class AdminProtocol(LineReceiver):
         """
         Greet (operations 6.1).
         """
-        self._factory.sessions.add(self)
+        self._factory.sessions.append(self)
         self.transport.registerProducer(self, True)
-        self._expect_within(IDLE_SECONDS if self._authenticated else AUTH_SECONDS)
+        self._expect_within(IDLE_SECONDS if self.authenticated else AUTH_SECONDS)
         self._write(self._factory.greeting())
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._closing = True
-        self._factory.sessions.discard(self)
+        self.closing = True
+        self._factory.sessions.remove(self)
         self._expect_within(None)
-        if self._refusal is not None:
-            self._refusal.cancel()
-            self._refusal = None
+        self._forget_refusal()
         if self._working is not None:
             self._working.cancel()
 
@@ -355,7 +360,7 @@ class AdminProtocol(LineReceiver):
         Nothing was typed for too long, or the last answer cannot be delivered.
         """
         self._deadline = None
-        if self._closing:
+        if self.closing:
             self.transport.abortConnection()
         else:
             self.close()
@@ -364,12 +369,39 @@ class AdminProtocol(LineReceiver):
         """
         End the session when what was answered has gone out. Idempotent.
         """
-        if self._closing:
+        if self.closing:
             return
-        self._closing = True
+        self.closing = True
+        self._forget_refusal()
         self._expect_within(_LINGER_SECONDS)
         self.transport.unregisterProducer()
         self.transport.loseConnection()
+
+    def displace(self) -> None:
+        """
+        End the session for the sake of a newer one, and say so.
+        """
+        self._log.warn(
+            "admin console: {count} sessions are open, that of {peer} ended for one "
+            "more",
+            count=MAX_SESSIONS,
+            peer=self._peer,
+        )
+        self._write(
+            f"error: {MAX_SESSIONS} sessions are open, this one ended for one more{_END}"
+        )
+        self.close()
+
+    def abort(self) -> None:
+        """
+        Cut the connection, whatever its peer has not taken yet.
+        """
+        self.transport.abortConnection()
+
+    def _forget_refusal(self) -> None:
+        if self._refusal is not None:
+            self._refusal.cancel()
+            self._refusal = None
 
     def _write(self, text: str) -> None:
         self.transport.write(text.encode("utf-8", "replace"))
@@ -381,7 +413,7 @@ class AdminProtocol(LineReceiver):
         Split into lines. One that is too long is dropped to its end, without an answer,
         and the session goes on (operations 6.1).
         """
-        while not self._closing:
+        while not self.closing:
             if self._discarding:
                 _, end, data = data.partition(self.delimiter)
                 if not end:
@@ -403,10 +435,11 @@ class AdminProtocol(LineReceiver):
 
     def lineReceived(self, line: bytes) -> None:
         line = line.removesuffix(b"\r")
-        if self._closing or len(line) > MAX_LINE:
+        if self.closing or len(line) > MAX_LINE:
             return
         text = line.decode("utf-8", "replace")
-        if self._authenticated:
+        if self.authenticated:
+            self.active = self._clock.seconds()
             self._expect_within(IDLE_SECONDS)
             self._command_received(text)
         else:
@@ -417,7 +450,8 @@ class AdminProtocol(LineReceiver):
         given = text.strip()[len(_AUTH) + 1 :].strip()
         wanted = self._factory.password.strip()
         if command == _AUTH and hmac.compare_digest(given.encode(), wanted.encode()):
-            self._authenticated = True
+            self.authenticated = True
+            self.active = self._clock.seconds()
             self._expect_within(IDLE_SECONDS)
             self._log.notice("receive admin command={line}", line=_for_log(text))
             self._write(f"authenticated{_END}")
@@ -454,7 +488,7 @@ class AdminProtocol(LineReceiver):
 
     def _answered(self, answer: str, command: str) -> None:
         was_waiting, self._working = self._working is not None, None
-        if self._closing:
+        if self.closing:
             return
         self._write(answer + _END)
         if command == "quit":
@@ -501,25 +535,11 @@ class AdminProtocol(LineReceiver):
         super().resumeProducing()  # type: ignore[no-untyped-call]
 
 
-class _Refused(Protocol):
-    """
-    Tells a peer that there are too many sessions.
-    """
-
-    transport: Any
-
-    def connectionMade(self) -> None:
-        self.transport.write(
-            f"error: {MAX_SESSIONS} sessions are open already{_END}".encode()
-        )
-        self.transport.loseConnection()
-
-
 class AdminFactory(ServerFactory):
     """
     Accepts sessions.
 
-    @ivar sessions: Those that are open.
+    @ivar sessions: Those that are connected, oldest first.
     @ivar console: Does their commands.
     """
 
@@ -537,7 +557,7 @@ class AdminFactory(ServerFactory):
         self.password = password
         self._bind_ip = bind_ip
         self.console = Console(node)
-        self.sessions: set[AdminProtocol] = set()
+        self.sessions: list[AdminProtocol] = []
         self._started = node.clock.seconds()
 
     def greeting(self) -> str:
@@ -572,14 +592,32 @@ class AdminFactory(ServerFactory):
         for session in list(self.sessions):
             session.close()
 
-    def buildProtocol(self, addr: IAddress | None) -> Protocol:
-        if len(self.sessions) >= MAX_SESSIONS:
-            self.node.log.general.warn(
-                "admin console: {count} sessions are open, one more refused",
-                count=len(self.sessions),
-            )
-            return _Refused()
+    def buildProtocol(self, addr: IAddress | None) -> AdminProtocol:
+        """
+        Open a session, in the place of another when there are too many.
+        """
+        self._make_room()
         return AdminProtocol(self)
+
+    def _make_room(self) -> None:
+        """
+        When all places are taken end the oldest session that has given no password, or
+        else the one without a command for longest.
+        """
+        places = [session for session in self.sessions if not session.closing]
+        if len(places) >= MAX_SESSIONS:
+            strangers = [session for session in places if not session.authenticated]
+            displaced = (
+                strangers[0]
+                if strangers
+                else min(places, key=lambda session: session.active)
+            )
+            displaced.displace()
+        # Those that end hold no place, and yet cannot be many: a peer that takes no
+        # goodbye waits for its time-out only while few others do.
+        ending = [session for session in self.sessions if session.closing]
+        for session in ending[:-MAX_SESSIONS]:
+            session.abort()
 
 
 def _is_loopback(host: str) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IAddress, IProtocol, IReactorTime
+from twisted.internet.interfaces import IAddress, IProtocol, IPushProducer, IReactorTime
 from twisted.internet.protocol import ServerFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -118,14 +118,16 @@ class ConnectDoor:
         self.require_crypto = require_crypto
 
 
-@implementer(IProtocol)
+@implementer(IProtocol, IPushProducer)
 class ConnectProtocol(Connection):
     """
     One device.
     """
 
     __slots__ = (
+        "_batch",
         "_closing",
+        "_congested",
         "_decoder",
         "_door",
         "_packets",
@@ -139,7 +141,9 @@ class ConnectProtocol(Connection):
         super().__init__(door.key, door.clock.seconds())
         self._door = door
         self._decoder = PacketDecoder(door.max_packet_size)
+        self._batch: list[bytes] | None = None
         self._closing = False
+        self._congested = False
         self._reason = "peer"
         self._packets: Iterator[Packet] | None = None
         self._waiting: Deferred[None] | None = None
@@ -154,6 +158,8 @@ class ConnectProtocol(Connection):
     def connectionMade(self) -> None:
         door = self._door
         door.metrics.opened += 1
+        # A device that does not read is not read from either.
+        self.transport.registerProducer(self, True)
         door.connections.add(self)
         if door.log.conn.info_on:
             door.log.conn.info(
@@ -194,6 +200,8 @@ class ConnectProtocol(Connection):
         door = self._door
         counts = door.metrics.packets_in
         dispatch = door.dispatcher.dispatch
+        # What the packets of one read are answered with goes out in one write.
+        self._batch = []
         try:
             for cmd, flags, session_id, body in packets:
                 self.last_read = door.clock.seconds()
@@ -213,14 +221,42 @@ class ConnectProtocol(Connection):
                 "client caught ex, conn={conn}: {error}", conn=self, error=error
             )
             self.close("framing")
+        finally:
+            self._flush()
+
+    def _flush(self) -> None:
+        batch, self._batch = self._batch, None
+        if batch:
+            self.transport.write(batch[0] if len(batch) == 1 else b"".join(batch))
 
     def _go_on(self, result: None) -> None:
         packets, self._packets = self._packets, None
         self._waiting = None
         if packets is None or self._closing:
             return
-        self.transport.resumeProducing()
+        if not self._congested:
+            self.transport.resumeProducing()
         self._handle(packets)
+
+    # --------------------------------------------------------- backpressure
+
+    def pauseProducing(self) -> None:
+        self._congested = True
+        self.transport.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        self._congested = False
+        if self._waiting is None and not self._closing:
+            self.transport.resumeProducing()
+
+    def stopProducing(self) -> None:
+        pass
+
+    def outbound_overflow(self) -> None:
+        """
+        Called by the transport when C{mp.limits.max-outbound} is passed.
+        """
+        self.abort("max-outbound")
 
     def expired(self, now: float) -> None:
         """
@@ -247,8 +283,10 @@ class ConnectProtocol(Connection):
         return open_body(flags, body, self.cipher, self._door.max_inflated)
 
     def _in_clear(self, what: str) -> None:
+        if not self.handshaken:
+            return
         self._door.node_metrics.clear_bodies += 1
-        if self._door.require_crypto and self.handshaken:
+        if self._door.require_crypto:
             raise ProtocolError(f"{what} in clear, mp.security.require-crypto is on")
 
     # ----------------------------------------------------------- packets out
@@ -284,8 +322,11 @@ class ConnectProtocol(Connection):
         metrics = door.metrics
         metrics.packets_out[_PUSH] += 1
         metrics.bytes_out += len(data)
-        self.transport.write(data)
-        return True
+        if self._batch is None:
+            self.transport.write(data)
+        else:
+            self._batch.append(data)
+        return not self._closing
 
     def send_kick(self, user_id: str) -> bool:
         flags, body = seal_body(
@@ -307,19 +348,25 @@ class ConnectProtocol(Connection):
         metrics = self._door.metrics
         metrics.packets_out[cmd] += 1
         metrics.bytes_out += len(data)
-        self.transport.write(data)
-        return True
+        if self._batch is None:
+            self.transport.write(data)
+        else:
+            self._batch.append(data)
+        return not self._closing
 
     def close(self, reason: str) -> None:
         if not self._closing:
             self._closing = True
             self._reason = reason
+            self._flush()
+            self.transport.unregisterProducer()
             self.transport.loseConnection()
 
     def abort(self, reason: str) -> None:
         if not self._closing:
             self._closing = True
             self._reason = reason
+        self._batch = None
         self.transport.abortConnection()
 
 

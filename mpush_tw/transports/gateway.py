@@ -40,6 +40,11 @@ _OK = int(Command.OK)
 _ERROR = int(Command.ERROR)
 _pack_header = HEADER.pack
 _OK_HEAD = bytes((_GATEWAY_PUSH, 0))
+_LINGER = 10.0
+_MAX_CONNECTIONS = 1000
+"""
+Most senders at a time; their number is that of machines, not of users.
+"""
 
 
 def _error_head(code: ErrorCode) -> bytes:
@@ -163,6 +168,7 @@ class GatewayProtocol:
         self._decoder = PacketDecoder(door.max_packet_size)
         self._answers: list[bytes] = []
         self._flush_call: IDelayedCall | None = None
+        self._linger_call: IDelayedCall | None = None
         self._reading = False
         self._closing = False
         self._reason = "peer"
@@ -221,6 +227,9 @@ class GatewayProtocol:
         if self._flush_call is not None:
             self._flush_call.cancel()
             self._flush_call = None
+        if self._linger_call is not None:
+            self._linger_call.cancel()
+            self._linger_call = None
         door.metrics.closed[self._reason] += 1
         door.connections.discard(self)
         door.log.conn.info("client disconnected conn={peer} (gateway)", peer=self.peer)
@@ -229,7 +238,7 @@ class GatewayProtocol:
         door = self._door
         try:
             message = GatewayPush.decode(
-                open_body(flags, body, None, door.max_inflated) if flags & 2 else body
+                open_body(flags, body, None, door.max_inflated)
             )
         except ProtocolError as error:
             door.metrics.decode_errors["body"] += 1
@@ -291,6 +300,12 @@ class GatewayProtocol:
         self._flush()
         self.transport.unregisterProducer()
         self.transport.loseConnection()
+        # A sender that does not read does not keep its answers here for ever.
+        self._linger_call = self._door.clock.callLater(_LINGER, self._linger_ended)
+
+    def _linger_ended(self) -> None:
+        self._linger_call = None
+        self.transport.abortConnection()
 
     def close(self) -> None:
         """
@@ -330,6 +345,14 @@ class GatewayFactory(ServerFactory):
                 "gateway connection from {peer} refused: not in "
                 "mp.net.gateway-allowed-peers",
                 peer=host,
+            )
+            return None
+        if len(door.connections) >= _MAX_CONNECTIONS:
+            door.metrics.refused["gateway-connections"] += 1
+            door.log.conn.warn(
+                "gateway connection from {peer} refused: {count} are open",
+                peer=host,
+                count=len(door.connections),
             )
             return None
         return GatewayProtocol(door)

@@ -134,7 +134,12 @@ class WriteThroughServer(tcp.Server):
         if queued > self.limits.high:
             self.busy = True
             if 0 < self.limits.max_queued < queued - self.limits.high:
-                self.abortConnection()  # type: ignore[no-untyped-call]
+                overflow = getattr(self.protocol, "outbound_overflow", None)
+                if overflow is not None:
+                    # So that the protocol knows at once, and why.
+                    overflow()
+                else:
+                    self.abortConnection()  # type: ignore[no-untyped-call]
 
     def doWrite(self) -> Any:
         """
@@ -164,6 +169,7 @@ class ListeningService(Service):
         send_buffer: int = 0,
         receive_buffer: int = 0,
         accept_rate: int = 0,
+        keep_alive: bool = False,
     ) -> None:
         """
         @param interface: Address to bind, empty for all.
@@ -171,6 +177,8 @@ class ListeningService(Service):
         @param receive_buffer: Likewise C{SO_RCVBUF}.
         @param accept_rate: Accepts per second above which accepting pauses; 0 for no
             limit.
+        @param keep_alive: Have the kernel find out peers whose machine has vanished:
+            for doors without a heartbeat.
         """
         self._reactor = reactor
         self._port_number = port
@@ -181,6 +189,7 @@ class ListeningService(Service):
         self._send_buffer = send_buffer
         self._receive_buffer = receive_buffer
         self._accept_rate = accept_rate
+        self._keep_alive = keep_alive
         self._accepted = 0
         self._window = 0.0
         self._paused = False
@@ -217,6 +226,9 @@ class ListeningService(Service):
         if listening is not None:
             # Accepted sockets inherit these on Linux: nothing to set for each one.
             listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            listening.setsockopt(
+                socket.SOL_SOCKET, socket.SO_KEEPALIVE, int(self._keep_alive)
+            )
             for option, size in (
                 (socket.SO_SNDBUF, self._send_buffer),
                 (socket.SO_RCVBUF, self._receive_buffer),

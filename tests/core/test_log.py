@@ -95,20 +95,30 @@ class CategoryTests(SynchronousTestCase):
 
     def test_bounded(self) -> None:
         """
-        What strangers can provoke does not fill a disk: beyond 200 lines a second the
+        What strangers can provoke does not fill a disk: beyond 500 lines a second the
         rest is counted, and the count is logged.
         """
         category = self.category("warn")
         self.clock.advance(10)
         for number in range(1000):
             (category.warn if number % 2 else category.error)("complaint")
-        self.assertEqual(len(self.events), 200)
+        self.assertEqual(len(self.events), 500)
         self.clock.advance(1)
         category.warn("complaint")
         self.assertEqual(
-            self.formats()[200:], ["{count} more lines suppressed", "complaint"]
+            self.formats()[500:], ["{count} more lines suppressed", "complaint"]
         )
-        self.assertEqual(self.events[200]["count"], 800)
+        self.assertEqual(self.events[500]["count"], 500)
+
+    def test_escaped(self) -> None:
+        """
+        A text from outside cannot forge a line or clear a terminal, nor fill a page.
+        """
+        category = self.category("info")
+        category.info("user {user_id}", user_id="a\n\x1b[2Jb" + "c" * 1000)
+        shown = self.events[0]["user_id"]
+        self.assertTrue(shown.startswith("a\\n\\x1b[2Jbc"))
+        self.assertLess(len(shown), 600)
 
 
 class NodeLogTests(SynchronousTestCase):

@@ -18,6 +18,13 @@ from mpush_tw.protocol.messages import BindUser, Error, Ok
 
 _VALIDATOR_SECONDS = 10.0
 
+MAX_USER_ID = 1024
+MAX_TAGS = 16384
+"""
+Longest user id and tags, in characters: what a stranger sends is kept, in routes and
+on the connection, and must not weigh more than that.
+"""
+
 
 class BindHandler:
     """
@@ -71,6 +78,9 @@ class BindHandler:
         verdict = self._validator.validate(user_id, message.data)
         if isinstance(verdict, Deferred):
             verdict = await verdict.addTimeout(_VALIDATOR_SECONDS, self._clock)
+        if not connection.connected:
+            # It left while the validator thought; whoever has the user keeps it.
+            return
         bound = verdict is True and await self._router.bind(
             connection, user_id, message.tags
         )
@@ -155,7 +165,7 @@ class BindHandler:
         command: Command,
     ) -> bool:
         name = command.name.lower()
-        if not message.user_id:
+        if not message.user_id or _too_long(message):
             reason = "invalid param"
             self._log.error(
                 "{name} user failure for invalid param, conn={conn}",
@@ -179,3 +189,9 @@ class BindHandler:
         connection.answer(session_id, Error(command, 0, reason))
         connection.close(reason.replace(" ", "-"))
         return False
+
+
+def _too_long(message: BindUser) -> bool:
+    return (
+        len(message.user_id or "") > MAX_USER_ID or len(message.tags or "") > MAX_TAGS
+    )

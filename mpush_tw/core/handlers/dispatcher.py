@@ -95,7 +95,7 @@ class Dispatcher:
             return None
         if waiting is not None:
             waiting.addErrback(self._failed, connection, cmd, session_id)
-            if waiting.called:
+            if waiting.called and not waiting.paused:
                 return None
         return waiting
 

@@ -5,7 +5,6 @@ HANDSHAKE and FAST_CONNECT on a door with encryption (server 8.2, 8.3).
 from __future__ import annotations
 
 from collections.abc import Callable
-from sys import intern
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -32,6 +31,15 @@ from mpush_tw.protocol.messages import (
     HandshakeOk,
 )
 from mpush_tw.protocol.sessions import SessionRecord, new_session_id
+
+MAX_FIELD = 1024
+"""
+Longest device id and description that a handshake may carry, in characters: they are
+kept with the session, for a day, and must not weigh more than that.
+"""
+
+_MAX_SHARED = 4096
+_MAX_SHARED_TEXT = 64
 
 
 class HandshakeHandler:
@@ -63,6 +71,7 @@ class HandshakeHandler:
         self._min_heartbeat_ms = int(min_heartbeat * 1000)
         self._max_heartbeat_ms = int(max_heartbeat * 1000)
         self._secured = secured
+        self._texts: dict[str, str] = {}
 
     def agreed_heartbeat(self, client_maximum_ms: int) -> int:
         """
@@ -96,11 +105,12 @@ class HandshakeHandler:
             not message.device_id
             or len(message.iv or b"") != AES_KEY_LENGTH
             or len(message.client_key) != AES_KEY_LENGTH
+            or _too_long(message)
         ):
             self._metrics.handshakes["invalid"] += 1
             self._log.error(
                 "handshake failure, message={message}, conn={conn}",
-                message=message,
+                message=repr(message),
                 conn=connection,
             )
             connection.answer(session_id, Error(Command.HANDSHAKE, 0, "Param invalid"))
@@ -261,9 +271,9 @@ class HandshakeHandler:
         digest: int,
     ) -> None:
         # A few operating systems and versions serve millions of phones: one text each.
-        connection.os_name = _shared(record.os_name)
-        connection.os_version = _shared(record.os_version)
-        connection.client_version = _shared(record.client_version)
+        connection.os_name = self._shared(record.os_name)
+        connection.os_version = self._shared(record.os_version)
+        connection.client_version = self._shared(record.client_version)
         connection.device_id = record.device_id
         connection.client_type = 0
         connection.heartbeat = heartbeat_ms / 1000
@@ -271,6 +281,24 @@ class HandshakeHandler:
         connection.handshake_digest = digest
         self._secured(connection)
 
+    def _shared(self, text: str | None) -> str | None:
+        """
+        Give the one copy of a text that many devices send.
+        """
+        if text is None or len(text) > _MAX_SHARED_TEXT:
+            return text
+        if len(self._texts) >= _MAX_SHARED:
+            return self._texts.get(text, text)
+        return self._texts.setdefault(text, text)
 
-def _shared(text: str | None) -> str | None:
-    return None if text is None else intern(text)
+
+def _too_long(message: Handshake) -> bool:
+    return any(
+        len(text or "") > MAX_FIELD
+        for text in (
+            message.device_id,
+            message.os_name,
+            message.os_version,
+            message.client_version,
+        )
+    )

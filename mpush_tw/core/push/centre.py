@@ -48,6 +48,12 @@ clients acknowledge nothing else, and far from the small numbers that they use.
 
 _FALLBACK_ACK_SECONDS = 3.0
 _MAX_DELAYED = 100_000
+_MAX_DELAYED_BYTES = 64 << 20
+_MAX_TIMEOUT_MS = 600_000
+"""
+Longest time-out that is granted: a push that nobody acknowledges is not remembered for
+days because its sender said so.
+"""
 
 
 class PushCentre:
@@ -78,6 +84,7 @@ class PushCentre:
         self.acks = PendingAcks(wheel, self._ack_timed_out)
         self._last_id = FIRST_MESSAGE_ID - 1
         self._delayed: deque[PushRequest] = deque()
+        self._delayed_bytes = 0
         self._delayed_call: IDelayedCall | None = None
 
     @property
@@ -102,6 +109,7 @@ class PushCentre:
         """
         now = self._seconds()
         request.started = now
+        request.timeout_ms = min(request.timeout_ms, _MAX_TIMEOUT_MS)
         request.points.append(("push-center-begin", int(now * 1000)))
         self._metrics.pushes_new += 1
         if not request.content:
@@ -126,8 +134,8 @@ class PushCentre:
         request = self.acks.acknowledged(connection, message_id)
         if request is None:
             self._metrics.late_acks += 1
-            if self._push_log.info_on:
-                self._push_log.info(
+            if self._push_log.debug_on:
+                self._push_log.debug(
                     "receive client ack, but task timeout message={message_id}",
                     message_id=message_id,
                 )
@@ -305,12 +313,21 @@ class PushCentre:
         End a push to all types with the outcome that its parts have settled.
         """
         request.points = list(points)
+        self._count(request, outcome, self._seconds())
         request.listener.push_finished(request, outcome, request.points)
+
+    def _count(self, request: PushRequest, outcome: Outcome, now: float) -> None:
+        self._metrics.push_results[outcome.value] += 1
+        self._metrics.push_seconds.observe(now - request.started)
 
     # -------------------------------------------------------- flow control
 
     def _delay(self, request: PushRequest) -> None:
-        if len(self._delayed) >= _MAX_DELAYED:
+        size = len(request.content or b"")
+        if (
+            len(self._delayed) >= _MAX_DELAYED
+            or self._delayed_bytes + size > _MAX_DELAYED_BYTES
+        ):
             self._push_log.error(
                 "flow control has {count} pushes waiting, message={message} refused",
                 count=len(self._delayed),
@@ -320,6 +337,7 @@ class PushCentre:
             return
         self._metrics.pushes_requeued += 1
         self._delayed.append(request)
+        self._delayed_bytes += size
         if self._delayed_call is None:
             self._delayed_call = self._clock.callLater(
                 self._flow.delay() + 0.001, self._retry_delayed
@@ -328,6 +346,7 @@ class PushCentre:
     def _retry_delayed(self) -> None:
         self._delayed_call = None
         waiting, self._delayed = self._delayed, deque()
+        self._delayed_bytes = 0
         now = self._seconds()
         while waiting:
             request = waiting.popleft()
@@ -352,6 +371,7 @@ class PushCentre:
             if self._delayed:
                 # The window is full again: the rest keeps its place in line.
                 self._delayed.extend(waiting)
+                self._delayed_bytes += sum(len(one.content or b"") for one in waiting)
                 break
 
     # -------------------------------------------------------------- the end
@@ -368,9 +388,9 @@ class PushCentre:
         now = self._seconds()
         points = request.points
         points.append((outcome.milestone, int(now * 1000)))
-        metrics = self._metrics
-        metrics.push_results[outcome.value] += 1
-        metrics.push_seconds.observe(now - request.started)
+        if type(request.listener) is not _Parts:
+            # The parts of a push to all devices are counted as the one push they are.
+            self._count(request, outcome, now)
         if self._push_log.info_on and outcome in _DELIVERED:
             self._push_log.info(
                 "[SingleUserPush] {what} success, timeLine={points}, message={message}",

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from enum import Enum
 
+from mpush_tw.core.log import printable
 from mpush_tw.interfaces import IPushListener
 
 
@@ -90,7 +91,7 @@ class PushRequest:
     def __repr__(self) -> str:
         size = len(self.content) if self.content else 0
         return (
-            f"GatewayPushMessage{{userId='{self.user_id}', "
+            f"GatewayPushMessage{{userId='{printable(self.user_id or 'null')}', "
             f"clientType='{self.client_type}', timeout='{self.timeout_ms}', "
             f"content='{size}'}}"
         )

@@ -151,6 +151,26 @@ class RemoteRoutes:
         await self._write(user_id, client_type, attrs.evolve(route, connection_id=None))
         return True
 
+    async def give_back(
+        self,
+        user_id: str,
+        client_type: int,
+        connection_id: str,
+        old: RemoteRoute | None,
+    ) -> None:
+        """
+        Undo a registration, unless another one has followed.
+
+        @param connection_id: The connection that was registered.
+        @param old: What L{register} returned.
+        """
+        route = await self.find(user_id, client_type)
+        if route is None or route.connection_id != connection_id:
+            return
+        if old is None:
+            old = attrs.evolve(route, connection_id=None)
+        await self._write(user_id, client_type, old)
+
     async def _write(self, user_id: str, client_type: int, route: RemoteRoute) -> None:
         await self._cache.hset(_PREFIX + user_id, str(client_type), route.encode())
 

@@ -86,19 +86,17 @@ class Router:
                 connection=connection,
                 error=error,
             )
-            local.unregister(connection, user_id)
-            if displaced is not None and displaced.connected:
-                local.restore(displaced, user_id)
+            self._step_back(connection, user_id, displaced)
             return False
-        self._displaced(user_id, connection, displaced, old)
         if not connection.connected:
             # It went away while the store was asked; the end of the connection did not
             # know of this route.
-            local.unregister(connection, user_id)
-            await self.remote.mark_offline(
-                user_id, connection.client_type, connection.id
+            self._step_back(connection, user_id, displaced)
+            await self.remote.give_back(
+                user_id, connection.client_type, connection.id, old
             )
             return False
+        self._displaced(user_id, connection, displaced, old)
         connection.user_id = user_id
         connection.tags = tags
         self._events.post(
@@ -139,9 +137,23 @@ class Router:
                     connection.id,
                     connection.device_id,
                     client_type,
-                    bool(self.local.lookup_all(user_id)),
+                    # A connection that is only being bound does not count yet.
+                    any(
+                        other.user_id == user_id
+                        for other in self.local.lookup_all(user_id)
+                    ),
                 )
             )
+
+    def _step_back(
+        self, connection: Connection, user_id: str, displaced: Connection | None
+    ) -> None:
+        """
+        Undo the local side of a binding that came to nothing.
+        """
+        self.local.unregister(connection, user_id)
+        if displaced is not None and displaced.connected:
+            self.local.restore(displaced, user_id)
 
     def _type_of(self, connection: Connection) -> int:
         value = self._classifier.client_type(connection.os_name)

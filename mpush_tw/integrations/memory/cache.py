@@ -20,10 +20,10 @@ class MemoryCache:
     """
     A store in the memory of the process, bounded.
 
-    What strangers can make it keep is bounded by count: expiring texts (sessions) and
-    hashes (routes) each have a limit, and the oldest give way. A device whose
-    session gave way shakes hands again; a route that gave way is found in the local
-    table all the same.
+    What strangers can make it keep is bounded: expiring texts (sessions) and hashes
+    (routes) each have a limit by count and by size, and the oldest give way. A device
+    whose session gave way shakes hands again; a route that gave way is found in the
+    local table all the same.
     """
 
     def __init__(
@@ -31,17 +31,23 @@ class MemoryCache:
         clock: IReactorTime,
         max_expiring: int = 200_000,
         max_hashes: int = 1_000_000,
+        max_characters: int = 256 << 20,
     ) -> None:
         """
         @param max_expiring: Most texts with a time to live.
         @param max_hashes: Most hashes.
+        @param max_characters: Most characters of keys and values, for expiring texts
+            and for hashes each.
         """
         self._clock = clock
         self._max_expiring = max_expiring
         self._max_hashes = max_hashes
+        self._max_characters = max_characters
+        self._expiring_size = 0
+        self._hashes_size = 0
         self._texts: dict[str, str] = {}
         self._expiring: dict[int, OrderedDict[str, tuple[float, str]]] = {}
-        self._hashes: dict[str, tuple[str, ...]] = {}
+        self._hashes: OrderedDict[str, tuple[str, ...]] = OrderedDict()
         self._sets: dict[str, dict[str, None]] = {}
         self._lists: dict[str, list[str]] = {}
 
@@ -70,21 +76,29 @@ class MemoryCache:
         # One queue for each time to live: its order is the order of expiry.
         texts = self._expiring.setdefault(ttl_seconds, OrderedDict())
         texts[key] = (now + ttl_seconds, value)
+        self._expiring_size += len(key) + len(value)
         while texts:
-            oldest = next(iter(texts.values()))
-            if oldest[0] > now and len(texts) <= self._max_expiring:
+            expires, _ = next(iter(texts.values()))
+            if (
+                expires > now
+                and len(texts) <= self._max_expiring
+                and self._expiring_size <= self._max_characters
+            ):
                 break
-            texts.popitem(last=False)
+            oldest, (_, text) = texts.popitem(last=False)
+            self._expiring_size -= len(oldest) + len(text)
         return succeed(None)
 
     def _forget_text(self, key: str) -> None:
         self._texts.pop(key, None)
         for texts in self._expiring.values():
-            texts.pop(key, None)
+            entry = texts.pop(key, None)
+            if entry is not None:
+                self._expiring_size -= len(key) + len(entry[1])
 
     def delete(self, key: str) -> Deferred[None]:
         self._forget_text(key)
-        self._hashes.pop(key, None)
+        self._put(key, ())
         self._sets.pop(key, None)
         self._lists.pop(key, None)
         return succeed(None)
@@ -99,12 +113,8 @@ class MemoryCache:
 
     def hset(self, key: str, field: str, value: str) -> Deferred[None]:
         flat = self._hashes.get(key)
-        if flat is None:
-            if len(self._hashes) >= self._max_hashes:
-                del self._hashes[next(iter(self._hashes))]
-            self._hashes[key] = (field, value)
-        elif len(flat) == 2 and flat[0] == field:
-            self._hashes[key] = (field, value)
+        if flat is None or (len(flat) == 2 and flat[0] == field):
+            self._put(key, (field, value))
         else:
             self._store(key, self._fields(key) | {field: value})
         return succeed(None)
@@ -132,10 +142,22 @@ class MemoryCache:
         return dict(zip(flat[::2], flat[1::2], strict=True))
 
     def _store(self, key: str, fields: dict[str, str]) -> None:
-        if fields:
-            self._hashes[key] = tuple(text for item in fields.items() for text in item)
-        else:
-            self._hashes.pop(key, None)
+        self._put(key, tuple(text for item in fields.items() for text in item))
+
+    def _put(self, key: str, flat: tuple[str, ...]) -> None:
+        hashes = self._hashes
+        old = hashes.pop(key, None)
+        if old is not None:
+            self._hashes_size -= len(key) + sum(map(len, old))
+        if not flat:
+            return
+        hashes[key] = flat
+        self._hashes_size += len(key) + sum(map(len, flat))
+        while (
+            len(hashes) > self._max_hashes or self._hashes_size > self._max_characters
+        ):
+            oldest, texts = hashes.popitem(last=False)
+            self._hashes_size -= len(oldest) + sum(map(len, texts))
 
     # ----------------------------------------------------------- sorted sets
 

@@ -234,7 +234,7 @@ class BindTests(RouterTestCase):
 
     def test_gone_after_displacing_somebody(self) -> None:
         """
-        If it had displaced another device, that one is told, as its route is gone.
+        If it had displaced another device, that one keeps the user and hears nothing.
         """
         older = self.bound("d1")
         self.core.cache.slow = True
@@ -242,8 +242,9 @@ class BindTests(RouterTestCase):
         self.binding(connection)
         connection.ended = "peer"
         self.core.cache.release()
-        self.assertEqual(older.sent, [("kick", "u")])
-        self.assertIsNone(self.remote_connection())
+        self.assertEqual(older.sent, [])
+        self.assertEqual(self.core.local.lookup_all("u"), (older,))
+        self.assertEqual(self.remote_connection(), older.id)
 
 
 class KickTests(RouterTestCase):
