@@ -25,7 +25,7 @@ from twisted.internet.interfaces import (
     IPushProducer,
     IReactorTime,
 )
-from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
+from twisted.internet.protocol import ServerFactory, connectionDone
 from twisted.protocols.basic import LineReceiver
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -387,16 +387,9 @@ class AdminProtocol(LineReceiver):
             count=MAX_SESSIONS,
             peer=self._peer,
         )
-        self._write(
-            f"error: {MAX_SESSIONS} sessions are open, this one ended for one more{_END}"
-        )
+        reason = f"{MAX_SESSIONS} sessions are open, this one ended for one more"
+        self._write(f"error: {reason}{_END}")
         self.close()
-
-    def abort(self) -> None:
-        """
-        Cut the connection, whatever its peer has not taken yet.
-        """
-        self.transport.abortConnection()
 
     def _forget_refusal(self) -> None:
         if self._refusal is not None:
@@ -617,7 +610,7 @@ class AdminFactory(ServerFactory):
         # goodbye waits for its time-out only while few others do.
         ending = [session for session in self.sessions if session.closing]
         for session in ending[:-MAX_SESSIONS]:
-            session.abort()
+            session.transport.abortConnection()
 
 
 def _is_loopback(host: str) -> bool:

@@ -12,10 +12,12 @@ from typing import Any
 
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionAborted
 from twisted.internet.testing import (
     MemoryReactorClock,
     StringTransportWithDisconnection,
 )
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from mpush_tw.config import load_settings
@@ -32,7 +34,6 @@ from mpush_tw.transports.admin import (
     MAX_SESSIONS,
     REFUSAL_SECONDS,
     AdminFactory,
-    AdminProtocol,
     parse,
 )
 from tests.support import SAMPLE, VECTORS
@@ -373,7 +374,7 @@ class WaitingTests(AdminTestCase):
         self.transport.loseConnection()
         self.assertEqual(len(cancelled), 1)
         self.assertEqual(self.take(), "")
-        self.assertEqual(self.factory.sessions, set())
+        self.assertEqual(self.factory.sessions, [])
 
     def test_peer_that_does_not_read(self) -> None:
         """While answers pile up no more commands are done."""
@@ -461,24 +462,71 @@ class SessionTests(AdminTestCase):
         self.clock.advance(1)
         self.assertFalse(self.transport.connected)
 
-    def test_too_many_sessions(self) -> None:
-        """The eleventh is told so and closed; when one ends there is room again."""
-        for _ in range(MAX_SESSIONS - 1):
-            self.assertIsInstance(self.connect()[0], AdminProtocol)
-        _, transport = self.connect()
+    def fill(self) -> list[tuple[Any, StringTransportWithDisconnection]]:
+        """
+        Have as many sessions as there may be, each a second younger than the last.
+        """
+        sessions = [(self.session, self.transport)]
+        while len(sessions) < MAX_SESSIONS:
+            self.clock.advance(1)
+            sessions.append(self.connect())
+        self.clock.advance(1)
+        return sessions
+
+    def test_one_session_more(self) -> None:
+        """The eleventh is let in; the one idle for longest is told so and ends."""
+        sessions = self.fill()
+        self.ask("count conn")
+        self.clock.advance(1)
+        idle = sessions[1][1]
+        idle.clear()
+        self.session, self.transport = self.connect()
         self.assertEqual(
-            transport.value(), b"error: 10 sessions are open already\r\n\r\n"
+            idle.value(),
+            b"error: 10 sessions are open, this one ended for one more\r\n\r\n",
         )
-        self.assertFalse(transport.connected)
+        self.assertFalse(idle.connected)
+        self.assertEqual(self.ask("count conn"), "0\r\n\r\n")
+        others = [transport for _, transport in sessions if transport is not idle]
+        self.assertTrue(all(transport.connected for transport in others))
+
+    def test_room_for_one_more(self) -> None:
+        """When one has ended the next costs nobody a place."""
+        sessions = self.fill()
         self.ask("quit")
-        self.assertIsInstance(self.connect()[0], AdminProtocol)
+        self.connect()
+        self.assertEqual(
+            [transport.connected for _, transport in sessions],
+            [False] + [True] * (MAX_SESSIONS - 1),
+        )
+
+    def test_displacing_is_logged(self) -> None:
+        """The log says that sessions were short."""
+        self.fill()
+        self.connect()
+        self.assertIn("sessions are open, that of {peer} ended", self.log_text())
+
+    def test_peers_that_take_no_goodbye_for_others(self) -> None:
+        """However many are displaced, few of those that do not read are kept."""
+        aborted: list[StringTransportWithDisconnection] = []
+        self.patch(StringTransportWithDisconnection, "loseConnection", lambda _: None)
+
+        def abort(transport: StringTransportWithDisconnection) -> None:
+            aborted.append(transport)
+            transport.connected = False
+            transport.protocol.connectionLost(Failure(ConnectionAborted()))
+
+        self.patch(StringTransportWithDisconnection, "abortConnection", abort)
+        opened = [self.transport] + [self.connect()[1] for _ in range(99)]
+        self.assertLessEqual(len(self.factory.sessions), 2 * MAX_SESSIONS)
+        self.assertEqual(aborted, opened[: 100 - 2 * MAX_SESSIONS])
 
     def test_stop_ends_sessions(self) -> None:
         """When the port closes no session and no timer is left."""
         self.factory.doStart()
         self.factory.doStop()
         self.assertFalse(self.transport.connected)
-        self.assertEqual(self.factory.sessions, set())
+        self.assertEqual(self.factory.sessions, [])
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_peer_that_takes_no_goodbye(self) -> None:
@@ -584,3 +632,34 @@ class PasswordTests(AdminTestCase):
         """Who gives no password at all holds no session for long."""
         self.clock.advance(AUTH_SECONDS)
         self.assertFalse(self.transport.connected)
+
+    def test_silent_peers_do_not_keep_the_operator_out(self) -> None:
+        """Who has the password gets in, however many say nothing; the oldest goes."""
+        silent = [self.transport] + [self.connect()[1] for _ in range(MAX_SESSIONS - 1)]
+        self.session, self.transport = self.connect()
+        self.assertEqual(self.ask("auth open sesame"), "authenticated\r\n\r\n")
+        self.assertEqual(
+            [transport.connected for transport in silent],
+            [False] + [True] * (MAX_SESSIONS - 1),
+        )
+
+    def test_silent_peers_do_not_displace_the_operator(self) -> None:
+        """Who has given the password stays, however long ago that was."""
+        self.ask("auth open sesame")
+        self.clock.advance(IDLE_SECONDS / 2)
+        for _ in range(3 * MAX_SESSIONS):
+            self.connect()
+        self.assertEqual(self.ask("count conn"), "0\r\n\r\n")
+        self.assertEqual(len(self.factory.sessions), MAX_SESSIONS)
+
+    def test_displaced_while_the_refusal_waits(self) -> None:
+        """Who guesses and is displaced meanwhile is told one thing, not two."""
+        self.ask("auth wrong")
+        self.patch(self.transport, "loseConnection", lambda: None)
+        for _ in range(MAX_SESSIONS):
+            self.connect()
+        self.clock.advance(REFUSAL_SECONDS)
+        self.assertEqual(
+            self.take(),
+            "error: 10 sessions are open, this one ended for one more\r\n\r\n",
+        )
