@@ -298,6 +298,20 @@ class RsaTests(SynchronousTestCase):
         else:
             self.assertLessEqual(len(plain), len(sealed) // 128 * 117)
 
+    def test_most_blocks(self) -> None:
+        """
+        Twelve blocks are decrypted for one body, a thirteenth is not worth the work: it
+        is refused with the text of all refusals.
+        """
+        for key, chunk in ((sample(), 117), (own(), 245)):
+            plain = bytes(12 * chunk)
+            sealed = key.public.encrypt(plain)
+            self.assertEqual(key.decrypt(sealed), plain)
+            error = self.assertRaises(
+                ProtocolError, key.decrypt, sealed + key.public.encrypt(b"a")
+            )
+            self.assertEqual(str(error), REFUSED)
+
     def test_foreign_block(self) -> None:
         """
         A block for another key never gives the body it was made from.
