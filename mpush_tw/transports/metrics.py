@@ -74,8 +74,28 @@ GC_BUCKETS = (0.0001, 0.0005, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1
 Upper bounds of the histograms of lag and of garbage collection, in seconds.
 """
 
+MAX_CONNECTIONS = 50
+"""
+Connections to this door at a time; one more is closed at once.
+"""
+
+REQUEST_SECONDS = 15
+"""
+How long the first request of a connection may take, from connecting to its last byte.
+"""
+
+IDLE_SECONDS = 60
+"""
+How long after an answer the next request must have come: the usual scrape interval, so
+that a scraper keeps its connection.
+"""
+
+_LINGER_SECONDS = 15
+"""
+How long the last answer of a connection may take to reach its peer.
+"""
+
 _CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
-_HTTP_TIMEOUT = 30
 _MAX_BODY = 8192
 
 
@@ -192,13 +212,19 @@ class NodeCollector(Collector):
     """
 
     def __init__(
-        self, node: MetricsNode, samples: RuntimeSamples | None = None
+        self,
+        node: MetricsNode,
+        samples: RuntimeSamples | None = None,
+        refused: Counter[str] | None = None,
     ) -> None:
         """
         @param samples: Shown too, if there are any.
+        @param refused: Connections to the metrics door itself that a limit kept out,
+            by limit; shown too.
         """
         self._node = node
         self._samples = samples
+        self._refused: Counter[str] = Counter() if refused is None else refused
 
     def collect(self) -> Iterator[Metric]:
         """
@@ -268,7 +294,12 @@ class NodeCollector(Collector):
             "mpush_connections_refused",
             "Connections that a limit kept out.",
             ("server", "limit"),
-            _by_door((name, door.refused) for name, door in self._doors),
+            _by_door(
+                [
+                    *((name, door.refused) for name, door in self._doors),
+                    ("metrics", self._refused),
+                ]
+            ),
         )
         yield _counter(
             "mpush_accept_pauses",
@@ -633,10 +664,13 @@ class _SmallRequest(Request):
 
 class _Channel(http.HTTPChannel):
     """
-    A connection that its site knows of while it is open.
+    A connection that its site knows of while it is open, and that ends when a request
+    or the taking of an answer takes too long.
     """
 
     factory: MetricsSite
+    transport: Any
+    _closing = False
 
     def connectionMade(self) -> None:
         super().connectionMade()  # type: ignore[no-untyped-call]
@@ -646,26 +680,78 @@ class _Channel(http.HTTPChannel):
         self.factory.channels.discard(self)
         super().connectionLost(reason)  # type: ignore[no-untyped-call]
 
+    def resetTimeout(self) -> None:
+        """
+        Called for all that is received. It wins no time: a peer that sends a byte now
+        and then would never end its request.
+        """
+
+    def dataReceived(self, data: bytes) -> None:
+        if not self._closing:
+            super().dataReceived(data)  # type: ignore[no-untyped-call]
+
+    def requestDone(self, request: http.Request) -> None:
+        """
+        Wait for the next request. One that came already, while the peer does not take
+        the answers, ends the connection: they would pile up.
+        """
+        self._savedTimeOut = IDLE_SECONDS
+        if self._waitingForTransport and self.clearLineBuffer():  # type: ignore[no-untyped-call]
+            self.persistent = False
+        super().requestDone(request)  # type: ignore[no-untyped-call]
+
+    def loseConnection(self) -> None:
+        """
+        Close when what was answered has gone out, or has had its time. Idempotent.
+        """
+        if self._closing:
+            return
+        self._closing = True
+        super().loseConnection()  # type: ignore[no-untyped-call]
+        if self in self.factory.channels:
+            self.setTimeout(_LINGER_SECONDS)  # type: ignore[no-untyped-call]
+
+    def timeoutConnection(self) -> None:
+        if self._closing:
+            self.transport.abortConnection()
+        else:
+            self.loseConnection()
+
 
 class MetricsSite(Site):
     """
     Serves one node's metrics, and samples while its port is open.
 
     @ivar samples: What it samples.
-    @ivar channels: The connections that are open.
+    @ivar channels: The connections that are open, L{MAX_CONNECTIONS} at most.
+    @ivar refused: Connections that were not admitted, by limit.
     """
 
     noisy = False
     protocol = _Channel  # type: ignore[assignment]
 
     def __init__(
-        self, root: Resource, samples: RuntimeSamples, clock: IReactorTime
+        self,
+        root: Resource,
+        samples: RuntimeSamples,
+        clock: IReactorTime,
+        refused: Counter[str],
     ) -> None:
         super().__init__(  # type: ignore[no-untyped-call]
-            root, requestFactory=_SmallRequest, timeout=_HTTP_TIMEOUT, reactor=clock
+            root, requestFactory=_SmallRequest, timeout=REQUEST_SECONDS, reactor=clock
         )
         self.samples = samples
         self.channels: set[_Channel] = set()
+        self.refused = refused
+
+    def buildProtocol(self, addr: Any) -> Any:
+        """
+        Take a connection in, or have it closed.
+        """
+        if len(self.channels) >= MAX_CONNECTIONS:
+            self.refused["metrics-connections"] += 1
+            return None
+        return super().buildProtocol(addr)  # type: ignore[no-untyped-call]
 
     def startFactory(self) -> None:
         super().startFactory()
@@ -678,7 +764,7 @@ class MetricsSite(Site):
         """
         self.samples.stop()
         for channel in list(self.channels):
-            channel.loseConnection()  # type: ignore[no-untyped-call]
+            channel.loseConnection()
         super().stopFactory()
 
     def log(self, request: http.Request) -> None:
@@ -693,11 +779,12 @@ def metrics_site(node: MetricsNode) -> MetricsSite:
     Sampling begins when its port opens and ends when that closes.
     """
     samples = RuntimeSamples(node.clock, node.flow, node.log)
+    refused: Counter[str] = Counter()
     registry = CollectorRegistry()
-    registry.register(NodeCollector(node, samples))
+    registry.register(NodeCollector(node, samples, refused))
     ProcessCollector(registry=registry)
     GCCollector(registry=registry)
     root = Resource()
     root.putChild(b"metrics", _Scrape(registry))
     root.putChild(b"healthz", _Health())  # type: ignore[no-untyped-call]
-    return MetricsSite(root, samples, node.clock)
+    return MetricsSite(root, samples, node.clock, refused)

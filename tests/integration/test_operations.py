@@ -501,6 +501,29 @@ class MetricsTests(OperationsTestCase):
 
         return Deferred.fromCoroutine(scenario())
 
+    def test_requests_without_reading(self) -> Deferred[Any]:
+        """
+        Who sends requests in advance and reads nothing does not have answers pile up.
+        """
+
+        def work() -> int:
+            with socket.create_connection(("127.0.0.1", self.port), _SECONDS) as peer:
+                peer.sendall(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n" * 500)
+                received = b""
+                try:
+                    while data := peer.recv(65536):
+                        received += data
+                except ConnectionResetError:
+                    pass
+                return received.count(b"HTTP/1.1 200 OK")
+
+        def check(answers: int) -> None:
+            self.assertGreater(answers, 0)
+            self.assertLess(answers, 100)
+
+        waiting: Deferred[Any] = self.in_thread(work)
+        return waiting.addCallback(check)
+
 
 class NoMetricsTests(OperationsTestCase):
     """

@@ -29,7 +29,13 @@ from mpush_tw.interfaces import ServerStarted
 from mpush_tw.protocol.commands import Command
 from mpush_tw.protocol.gateway import TimePoints
 from mpush_tw.service import Node
-from mpush_tw.transports.metrics import MetricsSite, metrics_site
+from mpush_tw.transports.metrics import (
+    IDLE_SECONDS,
+    MAX_CONNECTIONS,
+    REQUEST_SECONDS,
+    MetricsSite,
+    metrics_site,
+)
 from tests.support import SAMPLE
 
 Labels = dict[str, str]
@@ -163,6 +169,19 @@ class MetricsTestCase(SynchronousTestCase):
         self.addCleanup(lambda: site.numPorts and site.doStop())
         return site
 
+    def connect(self) -> tuple[Any, StringTransportWithDisconnection]:
+        """
+        Open a connection.
+
+        @return: Its protocol, C{None} if it is not taken in, and its transport.
+        """
+        transport = StringTransportWithDisconnection()
+        protocol: Any = self.site.buildProtocol(IPv4Address("TCP", "127.0.0.1", 50001))
+        if protocol is not None:
+            transport.protocol = protocol
+            protocol.makeConnection(transport)
+        return protocol, transport
+
     def request(
         self, path: str, method: str = "GET", site: MetricsSite | None = None
     ) -> tuple[str, str]:
@@ -272,10 +291,7 @@ class ExpositionTests(MetricsTestCase):
 
     def test_large_body(self) -> None:
         """Who sends a large body is cut off before it fills a disk."""
-        transport = StringTransportWithDisconnection()
-        protocol: Any = self.site.buildProtocol(IPv4Address("TCP", "127.0.0.1", 1))
-        transport.protocol = protocol
-        protocol.makeConnection(transport)
+        protocol, transport = self.connect()
         protocol.dataReceived(b"GET /metrics HTTP/1.1\r\nHost: a\r\n")
         protocol.dataReceived(b"Content-Length: 1000000\r\n\r\n")
         protocol.dataReceived(b"x" * 8000)
@@ -293,10 +309,7 @@ class ExpositionTests(MetricsTestCase):
 
     def test_open_connection(self) -> None:
         """A scraper that stays connected is let go when the port closes."""
-        transport = StringTransportWithDisconnection()
-        protocol: Any = self.site.buildProtocol(IPv4Address("TCP", "127.0.0.1", 1))
-        transport.protocol = protocol
-        protocol.makeConnection(transport)
+        protocol, transport = self.connect()
         protocol.dataReceived(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
         self.assertTrue(transport.connected)
         self.site.doStop()
@@ -310,6 +323,80 @@ class ExpositionTests(MetricsTestCase):
         self.site.doStop()
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.assertEqual(len(gc.callbacks), callbacks - 1)
+
+
+class ConnectionTests(MetricsTestCase):
+    """
+    How many connections the door holds, and for how long.
+    """
+
+    HEALTH = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"
+
+    def test_most_connections(self) -> None:
+        """One connection too many is not taken in; the next scrape shows that."""
+        transports = [self.connect()[1] for _ in range(MAX_CONNECTIONS)]
+        self.assertIsNone(self.connect()[0])
+        self.assertTrue(all(transport.connected for transport in transports))
+        transports[0].loseConnection()
+        self.assertEqual(
+            self.samples("mpush_connections_refused"),
+            [({"server": "metrics", "limit": "metrics-connections"}, 1)],
+        )
+
+    def test_silent_peer(self) -> None:
+        """Who asks for nothing is closed."""
+        _, transport = self.connect()
+        self.clock.advance(REQUEST_SECONDS - 1)
+        self.assertTrue(transport.connected)
+        self.clock.advance(1)
+        self.assertFalse(transport.connected)
+
+    def test_slow_peer(self) -> None:
+        """Who sends one line every second has no more time than others."""
+        protocol, transport = self.connect()
+        protocol.dataReceived(b"GET /healthz HTTP/1.1\r\n")
+        for _ in range(REQUEST_SECONDS):
+            self.assertTrue(transport.connected)
+            protocol.dataReceived(b"X-Slow: yes\r\n")
+            self.clock.advance(1)
+        self.assertFalse(transport.connected)
+
+    def test_scraper(self) -> None:
+        """Who asks again in time keeps the connection, and is closed when it stops."""
+        protocol, transport = self.connect()
+        for _ in range(3):
+            protocol.dataReceived(self.HEALTH)
+            self.assertIn(b" 200 OK\r\n", transport.value())
+            transport.clear()
+            self.clock.advance(IDLE_SECONDS - 1)
+        self.assertTrue(transport.connected)
+        self.clock.advance(1)
+        self.assertFalse(transport.connected)
+
+    def test_peer_that_takes_no_answer(self) -> None:
+        """An answer that cannot be delivered keeps no connection open."""
+        aborted: list[bool] = []
+        for version in (b"1.0", b"1.1"):
+            protocol, transport = self.connect()
+            self.patch(transport, "loseConnection", lambda: None)
+            self.patch(transport, "abortConnection", lambda: aborted.append(True))
+            protocol.dataReceived(self.HEALTH.replace(b"1.1", version))
+            self.assertEqual(aborted, [], version)
+            self.clock.advance(IDLE_SECONDS)
+            self.clock.advance(IDLE_SECONDS)
+            self.assertEqual(aborted, [True], version)
+            aborted.clear()
+
+    def test_no_timer_is_left(self) -> None:
+        """Connections that have ended leave nothing behind."""
+        calls = len(self.clock.getDelayedCalls())
+        for ending in (b"", self.HEALTH, self.HEALTH.replace(b"1.1", b"1.0"), b"?\r\n"):
+            protocol, transport = self.connect()
+            protocol.dataReceived(ending)
+            if transport.connected:
+                transport.loseConnection()
+            self.assertEqual(len(self.clock.getDelayedCalls()), calls, ending)
+            self.assertEqual(self.site.channels, set(), ending)
 
 
 class CountTests(MetricsTestCase):
