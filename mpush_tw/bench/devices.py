@@ -5,6 +5,7 @@ Device connections of one generator process.
 from __future__ import annotations
 
 import errno
+import os
 import select
 import socket
 import time
@@ -39,6 +40,10 @@ _BIND = int(Command.BIND)
 _CRYPTO = int(Flag.CRYPTO)
 _MAX_BODY = 1 << 20
 _GIVE_UP_SECONDS = 30.0
+_MOST_FAILURES = 1000
+"""
+Connections in a row that cannot even be begun, after which it is no use to go on.
+"""
 
 
 @attrs.frozen
@@ -92,12 +97,14 @@ class Devices:
         self.pushes = 0
         self.failed = 0
         self.lost = 0
+        self._failed_in_a_row = 0
 
     def open_all(self) -> None:
         """
         Connect and bind all devices.
 
-        @raise RuntimeError: If they are not all bound while nothing moves for 30 s.
+        @raise RuntimeError: If they are not all bound while nothing moves for 30 s, or
+            if 1000 connections in a row fail at once.
         """
         waiting = iter(range(self._load.first, self._load.first + self._load.count))
         under_way = 0
@@ -125,10 +132,12 @@ class Devices:
 
         @param warm: Seconds before counting starts.
         @return: How many were bound in C{seconds} after that.
+        @raise RuntimeError: If 1000 connections in a row fail at once.
         """
         count = 0
         index = self._load.first
         start = time.monotonic() + warm
+        end = start + seconds
         counting = False
 
         def bound(device: _Device) -> None:
@@ -138,12 +147,14 @@ class Devices:
             self._bound -= 1
 
         self._on_bound = bound
-        while time.monotonic() < start + seconds:
+        while time.monotonic() < end:
             if not counting and time.monotonic() >= start:
                 counting = True
                 count = 0
                 del self.opening_ns[:]
-            while len(self._devices) < self._load.concurrency:
+            while (
+                len(self._devices) < self._load.concurrency and time.monotonic() < end
+            ):
                 self._connect(index)
                 index += 1
             self.poll(0.02)
@@ -194,11 +205,21 @@ class Devices:
         error = sock.connect_ex((self._load.host, self._load.port))
         if error not in (0, errno.EINPROGRESS):
             sock.close()
-            self.failed += 1
+            self._failed_at_once(error)
             return
+        self._failed_in_a_row = 0
         device.socket = sock
         self._devices[sock.fileno()] = device
         self._epoll.register(sock.fileno(), select.EPOLLOUT)
+
+    def _failed_at_once(self, error: int) -> None:
+        self.failed += 1
+        self._failed_in_a_row += 1
+        if self._failed_in_a_row >= _MOST_FAILURES:
+            raise RuntimeError(
+                f"{self._failed_in_a_row} connections in a row to {self._load.host}:"
+                f"{self._load.port} failed at once: {os.strerror(error)}"
+            )
 
     def _connected(self, device: _Device) -> None:
         sock = device.socket
