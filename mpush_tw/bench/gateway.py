@@ -26,6 +26,10 @@ class PushCounts:
     """
     What the answers say.
 
+    @ivar ok: Pushes done while the time ran.
+    @ivar late: Pushes done as well, with an answer after the time was up: they do not
+        count towards the rate.
+    @ivar errors: Pushes answered otherwise, then or later.
     @ivar reply_ns: Request to answer, for each answered push.
     @ivar unanswered: Pushes that the gateway never answered: acknowledgements that
         were lost, or came too late.
@@ -33,6 +37,7 @@ class PushCounts:
     """
 
     ok: int = 0
+    late: int = 0
     errors: int = 0
     unanswered: int = 0
     seconds: float = 0.0
@@ -91,13 +96,12 @@ class GatewayLoad:
             self._exchange(counts, 0.0005 if rate else 0.05)
         counts.seconds = time.monotonic() - start
         counts.cpu = (time.process_time() - cpu) / counts.seconds
-        done = counts.ok + counts.errors
+        in_time = counts.ok
         deadline = time.monotonic() + self._timeout_ms / 1000 + 1
         while self._sent and time.monotonic() < deadline:
             self._exchange(counts, 0.05)
         counts.unanswered = len(self._sent)
-        # What came after the time was up does not count towards the rate.
-        counts.ok -= max(0, counts.ok + counts.errors - done)
+        counts.ok, counts.late = in_time, counts.ok - in_time
         return counts
 
     def close(self) -> None:
