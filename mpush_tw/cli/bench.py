@@ -4,6 +4,7 @@ C{mpush bench}: how fast a node is, on this machine.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,10 +35,32 @@ def bench() -> None:
     """
 
 
+class _Number(click.FloatRange):
+    """
+    A range that a value which is no number does not slip through.
+    """
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Any:
+        number = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value!r} is not a number.", param, ctx)
+        return number
+
+
+_PORT = click.IntRange(1, 65535)
+_DEVICES = 1_000_000
+"""
+Most devices: bounds are far above what one machine does, and keep slips of the
+keyboard from filling its memory.
+"""
+
+
 def _common(command: Callable[..., None]) -> Callable[..., None]:
     options = [
-        click.option("--port", type=int, help="Connect port of a running node."),
-        click.option("--gateway-port", default=3001, show_default=True),
+        click.option("--port", type=_PORT, help="Connect port of a running node."),
+        click.option("--gateway-port", default=3001, show_default=True, type=_PORT),
         click.option(
             "--public-key",
             type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -50,12 +73,32 @@ def _common(command: Callable[..., None]) -> Callable[..., None]:
             type=click.IntRange(1024, 4096),
             help="RSA key of the node that is started.",
         ),
-        click.option("--processes", default=1, show_default=True),
-        click.option("--concurrency", default=64, show_default=True),
-        click.option("--sources", default=4, show_default=True, help="127.0.1.x."),
-        click.option("--seconds", default=5.0, show_default=True),
-        click.option("--warm", default=1.0, show_default=True),
-        click.option("--runs", default=3, show_default=True),
+        click.option(
+            "--processes", default=1, show_default=True, type=click.IntRange(1, 64)
+        ),
+        click.option(
+            "--concurrency",
+            default=64,
+            show_default=True,
+            type=click.IntRange(1, 10_000),
+        ),
+        click.option(
+            "--sources",
+            default=4,
+            show_default=True,
+            type=click.IntRange(1, 254),
+            help="127.0.1.x.",
+        ),
+        click.option(
+            "--seconds",
+            default=5.0,
+            show_default=True,
+            type=_Number(0, 3600, min_open=True),
+        ),
+        click.option("--warm", default=1.0, show_default=True, type=_Number(0, 3600)),
+        click.option(
+            "--runs", default=3, show_default=True, type=click.IntRange(1, 1000)
+        ),
         click.option("--json", "json_path", type=click.Path(path_type=Path)),
     ]
     for option in reversed(options):
@@ -69,12 +112,15 @@ def _common(command: Callable[..., None]) -> Callable[..., None]:
     "--idle",
     default=5000,
     show_default=True,
+    type=click.IntRange(0, _DEVICES),
     help="Idle devices for the memory figure; 0 leaves it out.",
 )
 def conn(idle: int, **common: Any) -> None:
     """
     Connections: handshakes with bind per second, memory per idle connection.
     """
+    if idle == 1:
+        raise click.UsageError("--idle needs two devices or more, to compare")
     shape = _shape(common, devices=max(1, idle))
 
     def measure(target: Target, progress: runs.Progress) -> list[Measured]:
@@ -90,9 +136,26 @@ def conn(idle: int, **common: Any) -> None:
 
 @bench.command()
 @_common
-@click.option("--users", default=1000, show_default=True, help="Bound devices.")
-@click.option("--window", default=256, show_default=True, help="Pushes on their way.")
-@click.option("--rate", default=0.0, help="Pushes per second; 0: as the window allows.")
+@click.option(
+    "--users",
+    default=1000,
+    show_default=True,
+    type=click.IntRange(1, _DEVICES),
+    help="Bound devices.",
+)
+@click.option(
+    "--window",
+    default=256,
+    show_default=True,
+    type=click.IntRange(1, 100_000),
+    help="Pushes on their way.",
+)
+@click.option(
+    "--rate",
+    default=0.0,
+    type=_Number(0, 1_000_000),
+    help="Pushes per second; 0: as the window allows.",
+)
 @click.option("--size", default=64, show_default=True, type=click.IntRange(8, 8000))
 @click.option("--ack", is_flag=True, help="Devices acknowledge at once.")
 def push(

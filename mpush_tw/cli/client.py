@@ -83,10 +83,8 @@ def client(
 
 
 def _find_key(given: str | None, config: str | None) -> str:
-    if given is not None and not Path(given).is_file():
-        return given
     if given is not None:
-        return Path(given).read_text()
+        return _read_key(given)
     if (
         config is None
         and "MP_CONF" not in os.environ
@@ -104,6 +102,28 @@ def _find_key(given: str | None, config: str | None) -> str:
             f"no public key: {path} is not there. Start the node first (make run), run "
             "this in the same directory, or give --public-key."
         ) from None
+
+
+def _read_key(given: str) -> str:
+    """
+    Take a key from the command line.
+
+    @param given: The name of a file with it, or the key itself.
+    """
+    try:
+        is_file = Path(given).is_file()
+    except OSError:  # the text of a long key is too long for a name
+        is_file = False
+    if not is_file:
+        return given
+    try:
+        return Path(given).read_text()
+    except OSError as error:
+        raise click.ClickException(
+            f"{given} cannot be read: {error.strerror}"
+        ) from None
+    except UnicodeDecodeError:
+        raise click.ClickException(f"{given} is no PEM file") from None
 
 
 class _Screen(ClientListener):

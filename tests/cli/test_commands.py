@@ -221,8 +221,38 @@ class WrongUsageTests(SynchronousTestCase):
         self.assertIn("--public-key", result.output)
 
     def test_bad_key(self) -> None:
-        """A key that is none is refused with a sentence."""
-        result = invoke("client", "alice", "--public-key", "nonsense")
-        self.assertEqual(result.exit_code, 1)
-        self.assertIn("public_key", result.output)
-        self.assertNotIn("Traceback", result.output)
+        """A key that is none is refused with a sentence, however long it is."""
+        for key in ("nonsense", "A" * 400, "A" * 100_000):
+            result = invoke("client", "alice", "--public-key", key)
+            self.assertEqual(result.exit_code, 1, result.exception)
+            self.assertIn("public_key", result.output)
+            self.assertNotIn("Traceback", result.output)
+
+    def test_binary_key(self) -> None:
+        """A file that holds something else is named."""
+        path = Path(tempfile.mkdtemp()) / "public.der"
+        path.write_bytes(b"\x30\x81\x9f\xff")
+        result = invoke("client", "alice", "--public-key", str(path))
+        self.assertEqual(result.exit_code, 1, result.exception)
+        self.assertIn("public.der is no PEM file", result.output)
+
+    def test_bench_of_nothing(self) -> None:
+        """No devices, no time and no numbers are wrong usage, and named."""
+        for command, option, values in (
+            ("conn", "--processes", ("0", "-1")),
+            ("conn", "--concurrency", ("0", "-1")),
+            ("conn", "--sources", ("0", "255")),
+            ("conn", "--seconds", ("0", "-1", "nan", "inf")),
+            ("conn", "--warm", ("-1", "nan", "inf")),
+            ("conn", "--runs", ("0", "-1")),
+            ("conn", "--idle", ("-1", "1")),
+            ("conn", "--port", ("0", "65536")),
+            ("conn", "--gateway-port", ("0", "65536")),
+            ("push", "--users", ("0", "-1")),
+            ("push", "--window", ("0", "-1")),
+            ("push", "--rate", ("-1", "nan", "inf")),
+        ):
+            for value in values:
+                result = invoke("bench", command, option, value)
+                self.assertEqual(result.exit_code, 2, (option, value, result.output))
+                self.assertIn(option, result.output)
