@@ -10,7 +10,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from mpush_tw.core.handlers import Dispatcher
-from mpush_tw.core.handlers.bind import BindHandler
+from mpush_tw.core.handlers.bind import MAX_TAGS, MAX_USER_ID, BindHandler
 from mpush_tw.core.routing.remote import RemoteRoute
 from mpush_tw.errors import ProtocolError, Unavailable
 from mpush_tw.interfaces import IBindValidator, UserOffline, UserOnline
@@ -164,6 +164,47 @@ class BindTests(BindTestCase):
         self.device.device_id = None
         self.bind(None)
         self.assertRefused(Error(Command.BIND, 0, "invalid param"), "invalid-param")
+
+    def test_longest(self) -> None:
+        """
+        A user id and tags of the greatest length are taken.
+        """
+        user_id, tags = "u" * MAX_USER_ID, "t" * MAX_TAGS
+        self.bind(user_id, tags=tags)
+        self.assertEqual(self.device.answers, [_BOUND])
+        self.assertEqual((self.device.user_id, self.device.tags), (user_id, tags))
+
+    def test_user_too_long(self) -> None:
+        """
+        A longer user id is refused, then close; nobody is asked and nothing is kept.
+        """
+        user_id = "u" * (MAX_USER_ID + 1)
+        self.bind(user_id)
+        self.assertRefused(Error(Command.BIND, 0, "invalid param"), "invalid-param")
+        self.assertEqual(self.validator.asked, [])
+        self.assertEqual(self.core.cache.commands, [])
+        self.assertEqual(self.core.local.lookup_all(user_id), ())
+
+    def test_tags_too_long(self) -> None:
+        """
+        So are longer tags.
+        """
+        self.bind("u", tags="t" * (MAX_TAGS + 1))
+        self.assertRefused(Error(Command.BIND, 0, "invalid param"), "invalid-param")
+        self.assertIsNone(self.device.tags)
+        self.assertEqual(self.core.local.lookup_all("u"), ())
+
+    def test_tags_too_long_again(self) -> None:
+        """
+        Longer tags are not slipped in by a BIND of the same user either.
+        """
+        self.bind("u", tags="a")
+        self.bind("u", tags="t" * (MAX_TAGS + 1))
+        self.assertEqual(
+            self.device.answers, [_BOUND, Error(Command.BIND, 0, "invalid param")]
+        )
+        self.assertEqual(self.device.tags, "a")
+        self.assertEqual(self.device.ended, "invalid-param")
 
     def test_before_the_handshake(self) -> None:
         """
@@ -370,6 +411,31 @@ class BindTests(BindTestCase):
         self.assertTrue(route is None or not route.online)
         self.assertEqual(self.heard(), [])
 
+    def test_gone_while_the_validator_thought_of_another(self) -> None:
+        """
+        A device that left meanwhile takes the user from nobody: who has it keeps both
+        routes, hears of no KICK, and the store is not asked.
+        """
+        real = FakeConnection("real")
+        self.bind(device=real)
+        self.heard()
+        self.core.cache.commands.clear()
+        verdict: Deferred[bool] = Deferred()
+        self.validator.verdict = verdict
+        waiting = self.bind()
+        assert waiting is not None
+        self.device.ended = "peer"
+        verdict.callback(True)
+        self.successResultOf(waiting)
+        self.assertEqual(self.core.cache.commands, [])
+        self.assertEqual(self.core.local.lookup_all("u"), (real,))
+        route = self.remote()
+        assert route is not None
+        self.assertEqual(route.connection_id, real.id)
+        self.assertEqual(real.sent, [("answer", 2, _BOUND)])
+        self.assertEqual(self.heard(), [])
+        self.assertEqual(self.core.metrics.binds, {"success": 1})
+
     def test_token_is_not_logged(self) -> None:
         """
         What the validator takes as proof does not end up in the log.
@@ -446,6 +512,13 @@ class UnbindTests(BindTestCase):
         An UNBIND that names nobody is refused, then close.
         """
         self.unbind("")
+        self.assertRefused(Error(Command.UNBIND, 0, "invalid param"), "invalid-param")
+
+    def test_too_long(self) -> None:
+        """
+        So is one that names a user longer than there are.
+        """
+        self.unbind("u" * (MAX_USER_ID + 1))
         self.assertRefused(Error(Command.UNBIND, 0, "invalid param"), "invalid-param")
 
     def test_before_the_handshake(self) -> None:

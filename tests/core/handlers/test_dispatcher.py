@@ -4,7 +4,7 @@ Tests for L{mpush_tw.core.handlers.dispatcher} and the error policy (server 6.2)
 
 from __future__ import annotations
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.trial.unittest import SynchronousTestCase
 
 from mpush_tw.core.connection import Connection
@@ -180,3 +180,28 @@ class DispatcherTests(SynchronousTestCase):
         done.callback(None)
         self.table.register(Command.PUSH, lambda *args: done)
         self.assertIsNone(self.table.dispatch(self.connection, 15, 7, 0, b""))
+
+    def test_paused(self) -> None:
+        """
+        One that has a result and yet waits for something makes the next packet wait.
+        """
+        outer: Deferred[None] = Deferred()
+        inner: Deferred[None] = Deferred()
+        outer.callback(None)
+        outer.addCallback(lambda _: inner)
+        self.table.register(Command.PUSH, lambda *args: outer)
+        waiting = self.table.dispatch(self.connection, 15, 7, 0, b"")
+        assert waiting is not None
+        self.assertNoResult(waiting)
+        inner.callback(None)
+        self.assertIsNone(self.successResultOf(waiting))
+
+    def test_failed_before_it_returned(self) -> None:
+        """
+        One that has failed when it returns is answered, and nobody waits.
+        """
+        self.table.register(Command.PUSH, lambda *args: fail(ProtocolError("broken")))
+        self.assertIsNone(self.table.dispatch(self.connection, 15, 7, 0, b""))
+        self.assertEqual(
+            self.connection.answers, [Error(15, 100, "handle message error")]
+        )

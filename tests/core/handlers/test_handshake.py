@@ -7,11 +7,13 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.logger import formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from mpush_tw.core.connection import Connection
 from mpush_tw.core.handlers import Dispatcher
-from mpush_tw.core.handlers.handshake import HandshakeHandler
+from mpush_tw.core.handlers import handshake as handshake_module
+from mpush_tw.core.handlers.handshake import MAX_FIELD, HandshakeHandler
 from mpush_tw.errors import ProtocolError
 from mpush_tw.interfaces import UserOffline
 from mpush_tw.protocol.commands import Command, ErrorCode
@@ -248,6 +250,44 @@ class HandshakeTests(HandshakeTestCase):
         self.assertAnswered(_INVALID, ended="handshake-invalid")
         self.assertEqual(self.secured, [])
 
+    def test_longest(self) -> None:
+        """
+        Texts of the greatest length are taken.
+        """
+        text = "x" * MAX_FIELD
+        self.shake_hands(
+            device_id=text, os_name=text, os_version=text, client_version=text
+        )
+        self.assertIsInstance(self.answer(), HandshakeOk)
+        self.assertEqual(self.device.device_id, text)
+
+    def test_too_long(self) -> None:
+        """
+        A longer one is invalid, whichever it is, then close; nothing of it is kept.
+        """
+        for name in ("device_id", "os_name", "os_version", "client_version"):
+            self.device = FakeConnection(None, None)
+            self.shake_hands(**{name: "x" * (MAX_FIELD + 1)})
+            self.assertAnswered(_INVALID, ended="handshake-invalid")
+            self.assertIsNone(self.device.device_id, name)
+        self.assertEqual(self.secured, [])
+        self.assertEqual(self.core.cache.commands, [])
+        self.assertEqual(self.core.metrics.handshakes, {"invalid": 4})
+
+    def test_too_long_for_a_log_line(self) -> None:
+        """
+        The log shows the beginning of what was refused, and none of its line ends.
+        """
+        self.shake_hands(device_id="x\n" * (MAX_FIELD + 1))
+        [event] = [
+            event
+            for event in self.core.logged
+            if str(event["log_format"]).startswith("handshake failure")
+        ]
+        line = formatEvent(event)
+        self.assertNotIn("\n", line)
+        self.assertLess(len(line), 1000)
+
     def test_nothing(self) -> None:
         """
         An empty body gets ERROR 100, then close: the keys come first (server 8.2).
@@ -361,6 +401,52 @@ class HandshakeTests(HandshakeTestCase):
         logged = repr(self.core.logged)
         for secret in (_KEY, self.cipher().key, _IV):
             self.assertNotIn(repr(secret)[2:-1], logged)
+
+
+class SharedTextTests(HandshakeTestCase):
+    """
+    Millions of devices name the same few systems and versions.
+    """
+
+    def names(self, os_name: str) -> str:
+        """
+        Have a new device shake hands.
+
+        @return: The copy of its system's name that is kept.
+        """
+        self.device = FakeConnection(None, None)
+        # Made anew, as every packet's texts are.
+        self.shake_hands(os_name="".join(list(os_name)))
+        kept = self.device.os_name
+        assert kept is not None
+        return kept
+
+    def test_one_copy(self) -> None:
+        """
+        All devices of a system keep one copy of its name.
+        """
+        self.assertIs(self.names("android"), self.names("android"))
+
+    def test_bounded(self) -> None:
+        """
+        However many names strangers make up few are remembered, and those that were
+        there first are shared still.
+        """
+        self.patch(handshake_module, "_MAX_SHARED", 6)
+        first = self.names("android")
+        for number in range(50):
+            self.assertEqual(self.names(f"system {number}"), f"system {number}")
+        self.assertLessEqual(len(self.handler._texts), 6)
+        self.assertIs(self.names("android"), first)
+
+    def test_long(self) -> None:
+        """
+        Names that are longer than any real one are not remembered at all.
+        """
+        self.names("android")
+        before = len(self.handler._texts)
+        self.assertEqual(self.names("x" * 65), "x" * 65)
+        self.assertEqual(len(self.handler._texts), before)
 
 
 class HeartbeatAgreementTests(HandshakeTestCase):

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import json
 
+import attrs
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from mpush_tw.core.routing.remote import RemoteRoute
@@ -203,6 +205,48 @@ class RemoteRoutesTests(SynchronousTestCase):
             self.register(RemoteRoute("10.0.0.1", 1, "d", "android", "1", None))
             self.core.cache.commands.clear()
         self.assertNotIn(("hset", "mp:ur:u"), self.core.cache.commands)
+
+    def give_back(self, connection_id: str, old: RemoteRoute | None) -> None:
+        """
+        Undo a registration for user C{u}.
+        """
+        self.successResultOf(start(self.routes.give_back("u", 1, connection_id, old)))
+
+    def test_given_back(self) -> None:
+        """
+        A registration that came to nothing is undone: the route is who had it before.
+        """
+        self.register()
+        newer = attrs.evolve(_ROUTE, device_id="d2", connection_id="ffff0000")
+        old = self.register(newer)
+        assert isinstance(old, RemoteRoute)
+        self.give_back("ffff0000", old)
+        self.assertEqual(self.find(), _ROUTE)
+
+    def test_given_back_to_nobody(self) -> None:
+        """
+        If nobody had it before, the route says offline.
+        """
+        self.register()
+        self.give_back(_ROUTE.connection_id or "", None)
+        self.assertEqual(self.find(), attrs.evolve(_ROUTE, connection_id=None))
+
+    def test_not_given_back(self) -> None:
+        """
+        A route that another connection has taken since stays with that one.
+        """
+        self.register()
+        newer = attrs.evolve(_ROUTE, device_id="d2", connection_id="ffff0000")
+        self.register(newer)
+        self.give_back("0a1b2c3d", None)
+        self.assertEqual(self.find(), newer)
+
+    def test_nothing_to_give_back(self) -> None:
+        """
+        Without a route there is nothing to undo, and nothing is written.
+        """
+        self.give_back("0a1b2c3d", _ROUTE)
+        self.assertIsNone(self.find())
 
     def test_unreadable(self) -> None:
         """

@@ -246,6 +246,37 @@ class BindTests(RouterTestCase):
         self.assertEqual(self.core.local.lookup_all("u"), (older,))
         self.assertEqual(self.remote_connection(), older.id)
 
+    def test_gone_after_displacing_another_node(self) -> None:
+        """
+        If the user was on another node, that one has it still and is not told to kick.
+        """
+        route = self.core.route(self.core.elsewhere)
+        self.successResultOf(start(self.core.remote.register("u", 1, route)))
+        self.core.cache.slow = True
+        connection = FakeConnection("d2")
+        self.binding(connection)
+        connection.ended = "peer"
+        self.core.cache.release()
+        self.assertEqual(self.remote(), route)
+        self.assertEqual(self.heard(), [])
+
+    def test_gone_after_another_one_came(self) -> None:
+        """
+        If another device has bound the user since, that one keeps it.
+        """
+        self.core.cache.slow = True
+        gone = FakeConnection("d1")
+        binding = self.binding(gone)
+        gone.ended = "peer"
+        # The first read has been answered, the write has not.
+        self.core.cache.held.pop(0)()
+        self.core.cache.slow = False
+        newer = self.bound("d2")
+        self.core.cache.release()
+        self.assertFalse(self.successResultOf(binding))
+        self.assertEqual(self.core.local.lookup_all("u"), (newer,))
+        self.assertEqual(self.remote_connection(), newer.id)
+
 
 class KickTests(RouterTestCase):
     """
@@ -432,6 +463,25 @@ class UnbindTests(RouterTestCase):
         self.unbind(phone)
         self.assertEqual(self.heard(), [UserOffline("u", phone.id, "d1", 1, True)])
         self.assertIsNotNone(self.core.local.lookup("u", 2))
+
+    def test_while_another_is_being_bound(self) -> None:
+        """
+        A device that is only being bound does not make the user stay: the binding may
+        come to nothing, and then nobody would tell of the end.
+        """
+        phone = self.bound("d1")
+        self.heard()
+        self.core.cache.slow = True
+        other = FakeConnection("d2", "windows")
+        binding = self.binding(other)
+        held, self.core.cache.held = self.core.cache.held, []
+        self.core.cache.slow = False
+        self.unbind(phone)
+        self.assertEqual(self.heard(), [UserOffline("u", phone.id, "d1", 1, False)])
+        self.core.cache.held = held
+        self.core.cache.release()
+        self.assertTrue(self.successResultOf(binding))
+        self.assertEqual(self.heard(), [UserOnline("u", other.id, "d2", 2)])
 
     def test_kicked_device(self) -> None:
         """
