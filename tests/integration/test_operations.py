@@ -611,9 +611,19 @@ class ShutdownTests(TestCase):
         self.addCleanup(shutil.rmtree, home)
         return deferToThread(self.run_and_shut_down, home)
 
-    def run_and_shut_down(self, home: str) -> None:
+    def test_shutdown_twice(self) -> Deferred[Any]:
+        """
+        An operator who types it twice, before the node is gone, breaks nothing.
+        """
+        home = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, home)
+        return deferToThread(self.run_and_shut_down, home, 2)
+
+    def run_and_shut_down(self, home: str, times: int = 1) -> None:
         """
         Start a process, shut it down at its console, and wait for its end.
+
+        @param times: How often C{shutdown} is typed at once.
         """
         command = [
             sys.executable,
@@ -652,13 +662,17 @@ class ShutdownTests(TestCase):
             self.assertIsNotNone(found, said)
             assert found is not None
             operator = Operator(("127.0.0.1", int(found[1])))
-            self.assertEqual(operator.ask("shutdown"), "try close connect server...")
+            answers = f"try close connect server...{_END.decode()}" * times
+            operator.type("shutdown\r\n" * times)
+            self.assertEqual(operator.until(answers), answers)
             self.assertTrue(operator.ended())
             operator.close()
             said, _ = process.communicate(timeout=30)
             self.assertEqual(process.returncode, 0, said)
             self.assertIn("receive admin command=shutdown", said)
             self.assertIn("MPUSH SERVER STOPPED SUCCESS", said)
+            self.assertNotIn("Traceback", said)
+            self.assertNotIn("ReactorNotRunning", said)
         finally:
             watchdog.cancel()
             process.kill()
