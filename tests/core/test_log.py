@@ -11,7 +11,7 @@ from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from mpush_tw.core.log import LEVELS, Category, NodeLog
+from mpush_tw.core.log import LEVELS, Category, NodeLog, printable
 
 
 class CategoryTests(SynchronousTestCase):
@@ -110,6 +110,27 @@ class CategoryTests(SynchronousTestCase):
         )
         self.assertEqual(self.events[500]["count"], 500)
 
+    def test_info_is_bounded(self) -> None:
+        """
+        That holds for what every connection and packet says in good order, too.
+        """
+        category = self.category("info")
+        self.clock.advance(10)
+        for _ in range(1000):
+            category.info("client connected")
+        self.assertEqual(len(self.events), 500)
+
+    def test_notices_are_not_bounded(self) -> None:
+        """
+        What an operator must see is not among the lines that are left out.
+        """
+        category = self.category("info")
+        self.clock.advance(10)
+        for _ in range(1000):
+            category.info("client connected")
+        category.notice("stopped")
+        self.assertEqual(self.formats()[-1], "stopped")
+
     def test_escaped(self) -> None:
         """
         A text from outside cannot forge a line or clear a terminal, nor fill a page.
@@ -119,6 +140,25 @@ class CategoryTests(SynchronousTestCase):
         shown = self.events[0]["user_id"]
         self.assertTrue(shown.startswith("a\\n\\x1b[2Jbc"))
         self.assertLess(len(shown), 600)
+
+    def test_escaped_at_every_level(self) -> None:
+        """
+        So it is at whatever level it is logged.
+        """
+        category = self.category("debug")
+        for name in ("debug", "info", "warn", "error"):
+            getattr(category, name)("user {user_id}", user_id="\x1b\n\ud800")
+        self.assertEqual(
+            [event["user_id"] for event in self.events], ["\\x1b\\n\\ud800"] * 4
+        )
+
+    def test_printable(self) -> None:
+        """
+        What does print is shown as it is, in any script.
+        """
+        self.assertEqual(printable("Jürgen 用户"), "Jürgen 用户")
+        self.assertEqual(printable("x" * 512), "x" * 512)
+        self.assertEqual(printable("x" * 513), "x" * 512 + "...")
 
 
 class NodeLogTests(SynchronousTestCase):

@@ -249,6 +249,19 @@ class HeartbeatTests(ConnectionsTestCase):
                 self.assertGreaterEqual(silent, 3 * heartbeat + 1)
                 self.assertLessEqual(silent, 4 * heartbeat + 5)
 
+    def test_first_check(self) -> None:
+        """
+        However short the heartbeat, the first check does not come before ten seconds;
+        from then on the heartbeat counts.
+        """
+        connection = self.secured(1.0)
+        self.pass_time(9.9)
+        self.assertEqual(connection.missed_heartbeats, 0)
+        self.pass_time(1.2)
+        self.assertEqual(connection.missed_heartbeats, 1)
+        self.pass_time(4)
+        self.assertEqual(connection.ended, "heartbeat")
+
     def test_alive(self) -> None:
         """
         A peer that says something in every interval stays.

@@ -253,6 +253,41 @@ class WheelTests(SynchronousTestCase):
         self.clock.advance(2)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_waits_that_end_early(self) -> None:
+        """
+        However many long waits end early, nothing of them stays, and who waits on is
+        called at the right time.
+        """
+        early = self.waiter("early")
+        for delay in (900, 700, 800):
+            self.wheel.add(self.waiter(f"late {delay}"), delay)
+        for number in range(200_000):
+            self.wheel.add(early, 600.0 + number * 0.02)
+            self.wheel.remove(early)
+        self.assertEqual(len(self.wheel._slots), 3)
+        self.assertLess(len(self.wheel._order), 2000)
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+        for _ in range(95):
+            self.clock.advance(10)
+        self.assertEqual(self.names(), ["late 700", "late 800", "late 900"])
+        for (_, called), due in zip(self.calls, (700, 800, 900), strict=True):
+            self.assertTrue(due <= called <= due + 10, called)
+
+    def test_emptied_slice_used_again(self) -> None:
+        """
+        Who waits in a slice that others have left is called once.
+        """
+        for name in ("a", "b", "c"):
+            waiter = self.waiter(name)
+            self.wheel.add(waiter, 1.0)
+            self.wheel.remove(waiter)
+        self.wheel.add(self.waiter("d"), 1.0)
+        self.wheel.add(self.waiter("e"), 2.0)
+        self.clock.advance(1.5)
+        self.assertEqual(self.names(), ["d"])
+        self.clock.advance(1.0)
+        self.assertEqual(self.names(), ["d", "e"])
+
     def test_stop(self) -> None:
         """
         After a stop nobody is called, and the clock is left alone.

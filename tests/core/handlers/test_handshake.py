@@ -267,7 +267,8 @@ class HandshakeTests(HandshakeTestCase):
         """
         for name in ("device_id", "os_name", "os_version", "client_version"):
             self.device = FakeConnection(None, None)
-            self.shake_hands(**{name: "x" * (MAX_FIELD + 1)})
+            changes: dict[str, Any] = {name: "x" * (MAX_FIELD + 1)}
+            self.shake_hands(**changes)
             self.assertAnswered(_INVALID, ended="handshake-invalid")
             self.assertIsNone(self.device.device_id, name)
         self.assertEqual(self.secured, [])

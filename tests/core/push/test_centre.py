@@ -499,6 +499,18 @@ class AckTests(CentreTestCase):
         self.clock.advance(0.05)
         self.assertOutcomes(Outcome.TIMEOUT)
 
+    def test_endless_time_out(self) -> None:
+        """
+        No push is remembered for longer than ten minutes, whatever its sender asks for.
+        """
+        self.device()
+        self.push(flags=_AUTO_ACK, timeout_ms=0x7FFFFFFF)
+        self.clock.advance(599.9)
+        self.assertOutcomes()
+        self.clock.advance(0.2)
+        self.assertOutcomes(Outcome.TIMEOUT)
+        self.assertEqual(len(self.core.wheel), 0)
+
     def test_content_is_let_go(self) -> None:
         """
         While a push waits for its acknowledgement its content is not kept.
@@ -636,6 +648,33 @@ class AllTypesTests(CentreTestCase):
         self.push_all(_AUTO_ACK)
         self.assertNotEqual(phone.sent[0][1], desk.sent[0][1])
 
+    def test_counted_once(self) -> None:
+        """
+        A push to three devices is one push in the metrics, with one result and one
+        duration, that of its last device.
+        """
+        devices = [self.device(os_name=name) for name in ("android", "windows", "web")]
+        self.assertEqual(len(self.core.local.lookup_all("u")), 3)
+        self.push_all(flags=_AUTO_ACK)
+        metrics = self.core.metrics
+        for device in devices:
+            self.assertEqual(metrics.push_results, {})
+            self.clock.advance(0.5)
+            self.lose(device)
+        self.assertEqual(metrics.pushes_new, 1)
+        self.assertEqual(metrics.push_results, {"failure": 1})
+        self.assertEqual(sum(metrics.push_seconds.counts), 1)
+        self.assertEqual(metrics.push_seconds.total, 1.5)
+
+    def test_one_device_is_counted_once(self) -> None:
+        """
+        So is one to the only device.
+        """
+        self.device()
+        self.push_all()
+        self.assertEqual(self.core.metrics.push_results, {"success": 1})
+        self.assertEqual(sum(self.core.metrics.push_seconds.counts), 1)
+
 
 class FlowControlTests(CentreTestCase):
     """
@@ -761,6 +800,45 @@ class FlowControlTests(CentreTestCase):
             self.push()
         self.assertOutcomes(Outcome.FAILURE)
         self.assertEqual(self.centre.delayed, 2)
+
+    def test_bounded_by_size(self) -> None:
+        """
+        So are the bytes that wait: a content beyond them fails at once, a smaller one
+        that fits still waits.
+        """
+        self.patch(centre_module, "_MAX_DELAYED_BYTES", 100)
+        self.fill()
+        self.device()
+        self.push(content=b"x" * 60)
+        large = self.push(content=b"x" * 41)
+        self.assertEqual(
+            [(item[0], item[1]) for item in self.listener.finished],
+            [(large, Outcome.FAILURE)],
+        )
+        self.push(content=b"x" * 40)
+        self.assertEqual(self.centre.delayed, 2)
+
+    def test_size_of_what_has_gone_out(self) -> None:
+        """
+        Bytes that have gone out make room, those that wait on do not.
+        """
+        self.patch(centre_module, "_MAX_DELAYED_BYTES", 100)
+        self.fill()
+        device = self.device()
+        for _ in range(5):
+            self.push(content=b"x" * 20, timeout_ms=60000)
+        self.clock.advance(1.01)
+        self.assertEqual(len(device.sent), self.limit)
+        self.assertEqual(self.centre.delayed, 2)
+        self.push(content=b"x" * 60, timeout_ms=60000)
+        self.assertOutcomes(*[Outcome.SUCCESS] * 3)
+        self.push(content=b"x", timeout_ms=60000)
+        self.assertOutcomes(*[Outcome.SUCCESS] * 3, Outcome.FAILURE)
+        for _ in range(2):
+            self.clock.advance(1.01)
+        self.assertEqual(self.centre.delayed, 0)
+        self.push(content=b"x" * 20, timeout_ms=60000)
+        self.assertEqual(len(device.sent) + self.centre.delayed, 7)
 
     def test_stop(self) -> None:
         """

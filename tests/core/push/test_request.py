@@ -52,3 +52,13 @@ class PushRequestTests(SynchronousTestCase):
         self.assertIn("content='7'", repr(request))
         request.content = None
         self.assertIn("content='0'", repr(request))
+
+    def test_user_is_fit_for_a_line(self) -> None:
+        """
+        A user id forges no lines and fills no pages.
+        """
+        request = PushRequest(
+            "u\n" * 5000, 1, 5000, b"x", None, None, None, 0, FakeListener()
+        )
+        self.assertNotIn("\n", repr(request))
+        self.assertLess(len(repr(request)), 2000)
