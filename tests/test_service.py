@@ -5,9 +5,11 @@ server 12, 16).
 
 from __future__ import annotations
 
+import resource
 import shutil
 import socket
 import tempfile
+from collections.abc import Iterable
 from typing import Any
 
 from twisted.internet import reactor
@@ -31,7 +33,7 @@ from mpush_tw.protocol.gateway import GatewayPush
 from mpush_tw.protocol.packet import Packet, encode_packet
 from mpush_tw.service import Node
 from tests.integration.devices import Device, Peer
-from tests.support import SAMPLE, NodeTestCase
+from tests.support import SAMPLE, NodeTestCase, RawPeer
 
 _AUTO_ACK = int(Flag.AUTO_ACK)
 
@@ -58,6 +60,78 @@ def make_node(test: TestCase, *overrides: str) -> Node:
     node = Node(load_settings(None, settings, {}), reactor, log=log)
     test.addCleanup(node.stopService)
     return node
+
+
+class SocketTests(NodeTestCase):
+    """
+    What the doors of a node have the kernel do.
+    """
+
+    async def keep_alive(self, peer: RawPeer, connections: Iterable[Any]) -> list[int]:
+        """
+        Wait until a peer has been accepted.
+
+        @param connections: Those of its door.
+        @return: The keep-alive option of their sockets.
+        """
+        self.addCleanup(peer.close)
+        for _ in range(100):
+            if accepted := list(connections):
+                break
+            await deferLater(reactor, 0.02)
+        return [
+            connection.transport.socket.getsockopt(
+                socket.SOL_SOCKET, socket.SO_KEEPALIVE
+            )
+            for connection in accepted
+        ]
+
+    async def test_senders(self) -> None:
+        """
+        A sender sends no heartbeats: the kernel finds out when its machine is gone.
+        """
+        peer = RawPeer(self.node.gateway_listener.port)
+        options = await self.keep_alive(peer, self.node.gateway_door.connections)
+        self.assertEqual([bool(option) for option in options], [True])
+
+    async def test_devices(self) -> None:
+        """
+        A device does; the kernel need not wake a million phones.
+        """
+        peer = RawPeer(self.node.connect_listener.port)
+        options = await self.keep_alive(peer, self.node.connections)
+        self.assertEqual(options, [0])
+
+
+class FileLimitTests(TestCase):
+    """
+    How many connections there may be when C{mp.limits.max-connections} is 0.
+    """
+
+    def most(self, soft: int) -> int:
+        """
+        What a node takes that may open so many files.
+        """
+        self.patch(resource, "getrlimit", lambda _: (soft, resource.RLIM_INFINITY))
+        return make_node(self).connect_door.admission.max_connections
+
+    def test_limited(self) -> None:
+        """
+        As many as there are files, less what the node needs itself.
+        """
+        self.assertEqual(self.most(100_000), 100_000 - 256)
+
+    def test_scarce(self) -> None:
+        """
+        A few in any case.
+        """
+        self.assertEqual(self.most(100), 64)
+
+    def test_unlimited(self) -> None:
+        """
+        Where files have no limit there are very many.
+        """
+        self.assertEqual(self.most(resource.RLIM_INFINITY), 1_000_000)
 
 
 class StartTests(TestCase):

@@ -8,6 +8,7 @@ import contextlib
 import io
 import os
 import re
+import resource
 import select
 import signal
 import socket
@@ -16,6 +17,7 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+from unittest import SkipTest
 
 from twisted.application.service import IServiceMaker
 from twisted.plugin import getPlugins
@@ -30,6 +32,15 @@ _ROOT = Path(__file__).parent.parent
 _RUN = "from twisted.scripts.twistd import run; run()"
 _KEY = RsaPrivateKey.generate(1024)
 _SECONDS = 30.0
+_MAKE = """
+import resource, sys
+from mpush_tw.tap import Options, makeService
+options = Options()
+options.parseOptions(sys.argv[1:])
+node = makeService(options)
+files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+print(files, node.connect_door.admission.max_connections)
+"""
 
 
 class OptionsTests(SynchronousTestCase):
@@ -128,6 +139,62 @@ class BadConfigurationTests(SynchronousTestCase):
         So is a file that is not there.
         """
         self.assertIn("/no/such.conf", self.refusal("--config", "/no/such.conf"))
+
+
+class FileLimitTests(SynchronousTestCase):
+    """
+    A process that was started with few files, as most are.
+    """
+
+    def setUp(self) -> None:
+        self.home = Path(self.mktemp()).absolute()
+        self.home.mkdir(parents=True)
+
+    def most(self, *overrides: str) -> tuple[int, int]:
+        """
+        Make a node in a process whose soft limit is 1024 files.
+
+        @return: How many files that may open then, and most connections of the node.
+        """
+        settings = [
+            f'mp.home="{self.home}"',
+            f'mp.security.private-key="{_KEY.text()}"',
+            *overrides,
+        ]
+        arguments = [part for text in settings for part in ("--set", text)]
+        environment = os.environ | {"PYTHONPATH": str(_ROOT)}
+        environment.pop("MP_CONF", None)
+        shell = ["/bin/sh", "-c", 'ulimit -Sn 1024 && exec "$@"', "sh"]
+        run = subprocess.run(
+            [*shell, sys.executable, "-c", _MAKE, *arguments],
+            cwd=self.home,
+            env=environment,
+            capture_output=True,
+            check=False,
+            text=True,
+            timeout=_SECONDS,
+        )
+        self.assertEqual(run.returncode, 0, run.stderr)
+        files, connections = run.stdout.split()[-2:]
+        return int(files), int(connections)
+
+    def test_raised(self) -> None:
+        """
+        It takes the files that the system allows it, and as many connections as that
+        leaves room for.
+        """
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if hard != resource.RLIM_INFINITY and hard <= 2048:
+            raise SkipTest("no more files than that are allowed here")
+        files, connections = self.most()
+        self.assertEqual(files, hard)
+        self.assertGreater(connections, 1024)
+
+    def test_configured(self) -> None:
+        """
+        What is configured counts, whatever the files.
+        """
+        self.assertEqual(self.most("mp.limits.max-connections=7")[1], 7)
 
 
 class ProcessTests(SynchronousTestCase):

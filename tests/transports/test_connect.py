@@ -10,6 +10,8 @@ from typing import Any
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IPushProducer
+from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
@@ -33,9 +35,11 @@ from mpush_tw.protocol.messages import (
 )
 from mpush_tw.protocol.packet import HEADER, Packet, PacketDecoder, encode_packet
 from mpush_tw.transports.connect import ConnectDoor, ConnectFactory, ConnectProtocol
+from mpush_tw.transports.write_through import OutboundLimits, WriteThroughServer
 from tests.core.fakes import Core
 from tests.support import SAMPLE
 from tests.transports.fakes import FakeTransport
+from tests.transports.test_write_through import FakeSocket
 
 _CRYPTO = int(Flag.CRYPTO)
 _COMPRESS = int(Flag.COMPRESS)
@@ -299,6 +303,373 @@ class WaitingTests(ConnectTestCase):
         self.assertTrue(self.transport.disconnecting)
 
 
+class BatchTests(ConnectTestCase):
+    """
+    What goes out while packets come in.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.dispatcher.register(Command.BIND, self.answer)
+        self.dispatcher.register(Command.UNBIND, self.answer_and_close)
+
+    def answer(
+        self, connection: Connection, session_id: int, flags: int, body: object
+    ) -> None:
+        """
+        Answer a BIND.
+        """
+        self.assertTrue(connection.answer(session_id, Ok(5)))
+
+    def answer_and_close(
+        self, connection: Connection, session_id: int, flags: int, body: object
+    ) -> None:
+        """
+        Answer an UNBIND, and end the connection.
+        """
+        connection.answer(session_id, Ok(6))
+        connection.close("test")
+
+    def bind(self, number: int) -> bytes:
+        """
+        A packet that is answered.
+        """
+        return encode_packet(Command.BIND, number, 0, b"")
+
+    def answered(self) -> list[list[int]]:
+        """
+        The numbers of the packets that the device got, one list for each write.
+        """
+        return [
+            [packet[2] for packet in packets(data)] for data in self.transport.writes
+        ]
+
+    def test_one_read(self) -> None:
+        """
+        The answers to the packets of one read leave in one write, in their order.
+        """
+        self.device.dataReceived(b"".join(map(self.bind, range(50))))
+        self.assertEqual(self.answered(), [list(range(50))])
+
+    def test_reads(self) -> None:
+        """
+        The answers to another read leave in another one; nothing is held back.
+        """
+        self.device.dataReceived(self.bind(1))
+        self.assertEqual(self.answered(), [[1]])
+        self.device.dataReceived(self.bind(2) + self.bind(3))
+        self.assertEqual(self.answered(), [[1], [2, 3]])
+
+    def test_all_kinds(self) -> None:
+        """
+        Pushes and the rest keep their place among the answers.
+        """
+        self.device.cipher = _AES
+
+        def push(connection: Connection, number: int, *rest: object) -> None:
+            connection.send_push(number, 0, b"x")
+            connection.send_ack(number + 1)
+
+        self.dispatcher.register(Command.CHAT, push)
+        chat = encode_packet(Command.CHAT, 2, 0, b"")
+        self.device.dataReceived(self.bind(1) + chat + self.bind(4))
+        self.assertEqual(self.answered(), [[1, 2, 3, 4]])
+
+    def test_nothing_to_say(self) -> None:
+        """
+        A read that is not answered writes nothing.
+        """
+        self.device.dataReceived(self.push(1))
+        self.assertEqual(self.transport.writes, [])
+
+    def test_waiting(self) -> None:
+        """
+        What has been answered leaves before a handler that takes its time; what follows
+        leaves when that has ended.
+        """
+        self.wait = True
+        self.device.dataReceived(
+            self.bind(1) + self.push(2) + self.bind(3) + self.bind(4)
+        )
+        self.assertEqual(self.answered(), [[1]])
+        self.device.send_ack(2)
+        self.assertEqual(self.answered(), [[1], [2]])
+        self.waiting.pop().callback(None)
+        self.assertEqual(self.answered(), [[1], [2], [3, 4]])
+
+    def test_closed(self) -> None:
+        """
+        Answers leave before the close, not after it when nobody takes them.
+        """
+        open_at_write: list[bool] = []
+        write = self.transport.write
+
+        def watch(data: bytes) -> None:
+            open_at_write.append(not self.transport.disconnecting)
+            write(data)
+
+        self.patch(self.transport, "write", watch)
+        unbind = encode_packet(Command.UNBIND, 2, 0, b"")
+        self.device.dataReceived(self.bind(1) + unbind + self.bind(3))
+        self.assertEqual(self.answered(), [[1, 2]])
+        self.assertEqual(open_at_write, [True])
+        self.assertTrue(self.transport.disconnecting)
+
+    def test_broken(self) -> None:
+        """
+        Answers to packets in front of broken bytes leave all the same.
+        """
+        self.device.dataReceived(self.bind(1) + b"\x7f\xff\xff\xff")
+        self.assertEqual(self.answered(), [[1]])
+        self.assertTrue(self.transport.disconnecting)
+
+    def test_aborted(self) -> None:
+        """
+        Answers to one that is aborted are dropped.
+        """
+
+        def abort(connection: Connection, *rest: object) -> None:
+            connection.abort("test")
+
+        self.dispatcher.register(Command.CHAT, abort)
+        self.device.dataReceived(
+            self.bind(1) + encode_packet(Command.CHAT, 2, 0, b"") + self.bind(3)
+        )
+        self.assertEqual(self.transport.writes, [])
+        self.assertTrue(self.transport.aborted)
+
+    def test_others(self) -> None:
+        """
+        What a packet causes on another connection leaves at once.
+        """
+        other, transport = self.connect()
+        written: list[int] = []
+
+        def tell(connection: Connection, *rest: object) -> None:
+            other.send_ack(7)
+            written.append(len(transport.writes))
+
+        self.dispatcher.register(Command.CHAT, tell)
+        chat = encode_packet(Command.CHAT, 1, 0, b"")
+        self.device.dataReceived(chat + chat)
+        self.assertEqual(written, [1, 2])
+
+
+class BackpressureTests(ConnectTestCase):
+    """
+    Devices that do not read what they get.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        producer = self.transport.producer
+        assert producer is not None
+        self.producer = producer
+
+    def test_registered(self) -> None:
+        """
+        The connection is a producer that can be paused at any time.
+        """
+        verifyObject(IPushProducer, self.device)
+        self.assertIs(self.producer, self.device)
+        self.assertTrue(self.transport.streaming)
+
+    def test_paused(self) -> None:
+        """
+        A device for which packets pile up is not read from until they have gone out.
+        """
+        self.producer.pauseProducing()
+        self.assertFalse(self.transport.reading)
+        self.producer.resumeProducing()
+        self.assertTrue(self.transport.reading)
+
+    def test_drained_while_a_handler_waits(self) -> None:
+        """
+        When they have gone out and a handler still takes its time, the next packet
+        waits on.
+        """
+        self.wait = True
+        self.device.dataReceived(self.push(1))
+        self.producer.pauseProducing()
+        self.producer.resumeProducing()
+        self.assertFalse(self.transport.reading)
+        self.waiting.pop().callback(None)
+        self.assertTrue(self.transport.reading)
+
+    def test_handler_ends_before_it_is_drained(self) -> None:
+        """
+        When the handler has ended and packets still pile up, the device is not read
+        from; what had been read is handled.
+        """
+        self.wait = True
+        self.device.dataReceived(self.push(1) + self.push(2))
+        self.producer.pauseProducing()
+        self.wait = False
+        self.waiting.pop().callback(None)
+        self.assertEqual(self.numbers(), [1, 2])
+        self.assertFalse(self.transport.reading)
+        self.producer.resumeProducing()
+        self.assertTrue(self.transport.reading)
+
+    def test_closed(self) -> None:
+        """
+        A connection that is closed is no producer any more, so that it can end.
+        """
+        self.producer.pauseProducing()
+        self.device.close("test")
+        self.assertIsNone(self.transport.producer)
+        self.assertTrue(self.transport.disconnecting)
+
+    def test_drained_after_the_close(self) -> None:
+        """
+        Nothing is read from a device whose connection is being closed.
+        """
+        self.producer.pauseProducing()
+        self.device.close("test")
+        self.producer.resumeProducing()
+        self.assertFalse(self.transport.reading)
+
+
+class OutboundTests(ConnectTestCase):
+    """
+    The same on the transport that devices have, with marks at 100 and 200 bytes and at
+    most 1000 above.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.reactor = MemoryReactorClock()
+        self.socket = FakeSocket()
+        self.socket.room = 0
+        protocol = self.factory.buildProtocol(IPv4Address("TCP", "192.0.2.2", 40000))
+        assert isinstance(protocol, ConnectProtocol)
+        self.device = protocol
+        self.device.cipher = _AES
+        self.real = WriteThroughServer(
+            self.socket,  # type: ignore[arg-type]
+            self.device,
+            ("192.0.2.2", 40000),
+            None,
+            7,
+            self.reactor,
+            OutboundLimits(100, 200, 1000),
+        )
+        self.device.makeConnection(self.real)
+
+    @property
+    def reading(self) -> bool:
+        """
+        Whether the device is read from.
+        """
+        return self.real in self.reactor.readers
+
+    def drain(self) -> None:
+        """
+        Let the device take everything.
+        """
+        self.socket.room = 1 << 30
+        self.assertIsNone(self.real.doWrite())
+
+    def test_not_read_from(self) -> None:
+        """
+        Above the high mark the device is not read from, until all has gone out.
+        """
+        while not self.device.busy:
+            self.assertTrue(self.reading)
+            self.assertTrue(self.device.send_push(1, 0, b"x" * 80))
+        self.assertFalse(self.reading)
+        self.drain()
+        self.assertTrue(self.reading)
+
+    def test_asks_and_does_not_read(self) -> None:
+        """
+        One that asks without reading the answers is stopped long before it is cut off.
+        """
+
+        def acknowledge(connection: Connection, *rest: object) -> None:
+            connection.send_ack(1)
+
+        self.dispatcher.register(Command.BIND, acknowledge)
+        bind = encode_packet(Command.BIND, 1, 0, b"")
+        for _ in range(100):
+            if not self.reading:
+                break
+            self.device.dataReceived(bind)
+        self.assertFalse(self.reading)
+        self.assertLess(self.real.queued, 300)
+        self.assertTrue(self.device.connected)
+
+    def test_close(self) -> None:
+        """
+        A close while packets pile up ends the connection as soon as they have gone out.
+        """
+        for _ in range(3):
+            self.device.send_push(1, 0, b"x" * 80)
+        self.device.close("test")
+        self.assertFalse(self.socket.closed)
+        self.socket.room = 1 << 30
+        reason = self.real.doWrite()
+        self.real.connectionLost(Failure(reason))
+        self.assertEqual(len(packets(self.socket.taken)), 3)
+        self.assertTrue(self.socket.closed)
+        self.assertEqual(self.metrics.closed, {"test": 1})
+
+    def test_too_much(self) -> None:
+        """
+        One for which more than C{max-outbound} piles up is cut off and counted so; from
+        the push that was too much on the sender is told that nothing arrives.
+        """
+        told = [self.device.send_push(1, 0, b"x" * 80) for _ in range(20)]
+        written = told.index(False)
+        self.assertEqual(told, [True] * written + [False] * (20 - written))
+        self.assertEqual(written, 1200 // (HEADER.size + 96))
+        self.assertFalse(self.device.connected)
+        self.assertFalse(self.device.answer(1, Ok(5)))
+        self.reactor.advance(0)
+        self.assertTrue(self.socket.closed)
+        self.assertEqual(self.metrics.closed, {"max-outbound": 1})
+        self.assertEqual(self.closed, [self.device])
+
+    def test_answer_too_much(self) -> None:
+        """
+        The answer that was too much is reported as not written, like a push.
+        """
+        told = [self.device.send_ack(1) for _ in range(100)]
+        self.assertEqual(told.index(False), 1200 // HEADER.size)
+        self.reactor.advance(0)
+        self.assertEqual(self.metrics.closed, {"max-outbound": 1})
+
+    def test_too_much_in_one_read(self) -> None:
+        """
+        So is one whose answers to one read are too much.
+        """
+
+        def push(connection: Connection, *rest: object) -> None:
+            connection.send_push(1, 0, b"x" * 80)
+
+        self.dispatcher.register(Command.BIND, push)
+        self.device.dataReceived(encode_packet(Command.BIND, 1, 0, b"") * 20)
+        self.assertFalse(self.device.connected)
+        self.reactor.advance(0)
+        self.assertEqual(self.metrics.closed, {"max-outbound": 1})
+
+    def test_too_much_at_the_close(self) -> None:
+        """
+        One that is closed with too much to take is cut off; the first reason counts.
+        """
+
+        def push_and_close(connection: Connection, *rest: object) -> None:
+            for _ in range(20):
+                connection.send_push(1, 0, b"x" * 80)
+            connection.close("test")
+
+        self.dispatcher.register(Command.BIND, push_and_close)
+        self.device.dataReceived(encode_packet(Command.BIND, 1, 0, b""))
+        self.reactor.advance(0)
+        self.assertTrue(self.socket.closed)
+        self.assertEqual(self.metrics.closed, {"test": 1})
+
+
 class BodiesInTests(ConnectTestCase):
     """
     Reading messages.
@@ -395,6 +766,14 @@ class RequireCryptoTests(ConnectTestCase):
         """
         body = BindUser("u").encode()
         self.assertEqual(self.device.decode(BindUser, 0, body), BindUser("u"))
+
+    def test_not_counted_before_the_handshake(self) -> None:
+        """
+        Before the handshake nothing can be sealed, so nothing counts as clear.
+        """
+        self.device.decode(BindUser, 0, BindUser("u").encode())
+        self.device.decode_content(0, b"text")
+        self.assertEqual(self.core.metrics.clear_bodies, 0)
 
 
 class PacketsOutTests(ConnectTestCase):
@@ -599,6 +978,19 @@ class LifeTests(ConnectTestCase):
         self.assertIn("deviceId='d1', userId='u', tags=null, heartbeat=10000", text)
         self.device.close("test")
         self.assertIn(f"0x{self.device.id}, ! R:", repr(self.device))
+
+    def test_names_that_forge_nothing(self) -> None:
+        """
+        Whatever a device says of itself, a log line stays one line of bearable length.
+        """
+        text = "d\n\x1b[2J" + "x" * 2000
+        device = self.device
+        device.device_id = device.os_name = device.os_version = text
+        device.client_version = device.user_id = device.tags = text
+        shown = repr(device)
+        self.assertTrue(shown.isprintable())
+        self.assertIn("d\\n\\x1b[2Jxx", shown)
+        self.assertLess(len(shown), 6 * 600)
 
     def test_empty_context(self) -> None:
         """

@@ -407,6 +407,36 @@ class EndTests(GatewayTestCase):
         self.core.clock.advance(1)
         self.assertEqual(self.metrics.closed, {"stop": 1})
 
+    def test_closed_but_never_drained(self) -> None:
+        """
+        A sender that does not take its last answers is aborted after ten seconds.
+        """
+        self.sender.close()
+        self.core.clock.advance(9.9)
+        self.assertFalse(self.transport.aborted)
+        self.core.clock.advance(0.2)
+        self.assertTrue(self.transport.aborted)
+
+    def test_refused_but_never_drained(self) -> None:
+        """
+        So is one that was closed for what it sent.
+        """
+        self.sender.dataReceived(encode_packet(Command.BIND, 1, 0, b""))
+        self.assertTrue(self.transport.disconnecting)
+        self.core.clock.advance(10.1)
+        self.assertTrue(self.transport.aborted)
+
+    def test_closed_and_drained(self) -> None:
+        """
+        One that does take them is gone by then, and the clock is left alone.
+        """
+        self.sender.close()
+        self.core.clock.advance(1)
+        self.sender.connectionLost(_LOST)
+        self.assertEqual(self.core.clock.getDelayedCalls(), [])
+        self.core.clock.advance(20)
+        self.assertFalse(self.transport.aborted)
+
 
 class BackpressureTests(GatewayTestCase):
     """
@@ -478,6 +508,23 @@ class AllowedPeersTests(GatewayTestCase):
             IPv6Address("TCP", "::1", 1),
         ):
             self.assertIsInstance(factory.buildProtocol(address), GatewayProtocol)
+
+    def test_too_many(self) -> None:
+        """
+        There are at most a thousand senders; one more is closed at once and counted,
+        until another has left.
+        """
+        factory = GatewayFactory(self.door)
+        address = IPv4Address("TCP", "127.0.0.1", 1)
+        for _ in range(999):
+            protocol = factory.buildProtocol(address)
+            assert isinstance(protocol, GatewayProtocol)
+            protocol.makeConnection(FakeTransport(("127.0.0.1", 1)))
+        self.assertEqual(len(self.door.connections), 1000)
+        self.assertIsNone(factory.buildProtocol(address))
+        self.assertEqual(self.metrics.refused, {"gateway-connections": 1})
+        self.sender.connectionLost(_LOST)
+        self.assertIsInstance(factory.buildProtocol(address), GatewayProtocol)
 
 
 class NobodyAllowedTests(GatewayTestCase):

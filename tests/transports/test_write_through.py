@@ -303,6 +303,27 @@ class BusyTests(TransportTestCase):
         self.assertEqual(len(self.protocol.lost), 1)
         self.assertTrue(self.socket.closed)
 
+    def test_protocol_is_told(self) -> None:
+        """
+        A protocol that wants to know is told, and ends the connection itself.
+        """
+        told: list[bool] = []
+
+        class Watchful(FakeProtocol):
+            def outbound_overflow(self) -> None:
+                told.append(True)
+                assert self.transport is not None
+                self.transport.abortConnection()
+
+        protocol = Watchful()
+        self.transport.protocol = protocol
+        protocol.transport = self.transport  # type: ignore[assignment]
+        for _ in range(20):
+            self.transport.write(bytes(100))
+        self.assertEqual(told, [True])
+        self.reactor.advance(0)
+        self.assertEqual(len(protocol.lost), 1)
+
     def test_writing_on(self) -> None:
         """
         Writing to it after that does nothing.
