@@ -92,14 +92,14 @@ class BlockingClient:
         Connect and wait for the first handshake.
 
         @param timeout: Seconds to wait.
-        @raise Disconnected: If there is no session by then. The client goes on trying
-            until L{stop}.
+        @raise Disconnected: If there is no session by then, with the reason of the last
+            failure. The client goes on trying until L{stop}.
         """
 
         def start() -> Deferred[int]:
             self._client.start()
             online = self._client.when_online()
-            online.addTimeout(timeout, self._reactor, _not_in_time)
+            online.addTimeout(timeout, self._reactor, self._not_in_time)
             return online
 
         self._wait(start)
@@ -148,6 +148,14 @@ class BlockingClient:
         """
         return self._wait(lambda: succeed(self._client.ack(message_id)))
 
+    def _not_in_time(self, result: int | Failure, seconds: float) -> int:
+        if isinstance(result, Failure):
+            result.trap(CancelledError)
+            why = self._client.last_failure
+            reason = "" if why is None else f": {why}"
+            raise Disconnected(f"no handshake within {seconds:g} s{reason}") from why
+        return result
+
     def _wait(self, function: Callable[[], Deferred[_Result]]) -> _Result:
         """
         Call C{function} in the reactor's thread and wait for what comes of it.
@@ -172,13 +180,6 @@ class BlockingClient:
 def _refuse_reactor_thread() -> None:
     if threadable.isInIOThread():
         raise RuntimeError("a blocking call in the reactor's thread would never end")
-
-
-def _not_in_time(result: int | Failure, seconds: float) -> int:
-    if isinstance(result, Failure):
-        result.trap(CancelledError)
-        raise Disconnected(f"no handshake within {seconds:g} s")
-    return result
 
 
 def _running_reactor(given: object | None) -> Any:

@@ -104,6 +104,7 @@ class Client:
         "_connector",
         "_deliveries",
         "_heartbeat_ms",
+        "_last_failure",
         "_listener",
         "_log",
         "_net_down",
@@ -162,6 +163,7 @@ class Client:
         self._net_down = False
         self._session_id = 0
         self._heartbeat_ms = 0
+        self._last_failure: ClientError | None = None
         self._connector = Connector(
             settings,
             self._servers,
@@ -207,6 +209,13 @@ class Client:
         Whether there is a session now, so that requests can be sent.
         """
         return self._connection is not None and self._connection.ready
+
+    @property
+    def last_failure(self) -> ClientError | None:
+        """
+        Why the latest connection ended, or why none came about; C{None} before that.
+        """
+        return self._last_failure
 
     @property
     def user_id(self) -> str | None:
@@ -462,6 +471,7 @@ class Client:
         self._connector.start()
 
     def _nobody_reached(self, reason: ClientError) -> None:
+        self._last_failure = reason
         self._binding.connection_ended(reason)
         self._attempt_later()
 
@@ -581,6 +591,7 @@ class Client:
         if connection.wire.transport is not None:
             self._closing.add(connection)
         self._connection = None
+        self._last_failure = reason
         self._log.info("disconnected: {reason}", reason=str(reason))
         if connection.opened_at is None:
             self._servers.move_to_end(connection.server)

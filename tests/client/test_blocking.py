@@ -159,14 +159,18 @@ class BlockingClientTests(LoopbackTestCase):
 
     async def test_nobody_there(self) -> None:
         """
-        C{start} gives up in time; the client goes on trying until it is stopped.
+        C{start} gives up in time and says why; the client goes on trying until it is
+        stopped.
         """
         settings = self.settings(1)
 
         def work() -> None:
             client = BlockingClient(settings)
             try:
-                self.assertRaises(Disconnected, client.start, timeout=0.2)
+                with self.assertRaises(Disconnected) as caught:
+                    client.start(timeout=0.2)
+                self.assertIn("no handshake within 0.2 s: ", str(caught.exception))
+                self.assertIn("127.0.0.1:1: Connection", str(caught.exception))
             finally:
                 client.stop()
 

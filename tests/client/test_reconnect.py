@@ -520,6 +520,26 @@ class WhenOnlineTests(ClientTestCase):
         self.network.pass_time(10)
         self.assertEqual(self.successResultOf(online), 180_000)
 
+    def test_why_not(self) -> None:
+        """
+        Meanwhile C{last_failure} tells what is in the way: the network, then the
+        server.
+        """
+        self.network.down.add(A)
+        client = self.make_client()
+        self.assertIsNone(client.last_failure)
+        client.start()
+        self.network.settle()
+        self.assertIsInstance(client.last_failure, Disconnected)
+        self.assertIn("10.0.0.1:3000: Connection was refused", str(client.last_failure))
+        self.network.down.clear()
+        self.server.refuse(Command.HANDSHAKE, 100, "handle message error")
+        self.network.pass_time(5)
+        self.assertEqual(
+            str(client.last_failure),
+            "HANDSHAKE refused: handle message error (code 100)",
+        )
+
     def test_stopped(self) -> None:
         """
         It fails for a client that is stopped, before or while it waits.
