@@ -5,16 +5,22 @@ work together, not only each with the specification (clients 10.3, 15).
 
 from __future__ import annotations
 
+import os
 import random
+import re
+import sys
 from collections import defaultdict
 from itertools import pairwise
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, DeferredQueue, gatherResults, succeed
+from twisted.internet.protocol import ProcessProtocol
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mpush_tw.client import (
@@ -40,6 +46,7 @@ from mpush_tw.sender import PushContext, PushSender, ResultCode
 from mpush_tw.service import Node
 from tests.support import SAMPLE, NodeTestCase
 
+ROOT = Path(__file__).parents[2]
 clock: Any = reactor
 
 
@@ -843,3 +850,104 @@ class BlockingTests(ClientNodeTestCase):
         self.assertIs(result.code, ResultCode.SUCCESS)
         self.assertEqual(await working, b"hello")
         self.assertEqual(len(self.node.local_routes), 0)
+
+
+class Program(ProcessProtocol):
+    """
+    A Python program, line by line.
+
+    @ivar lines: What it prints.
+    @ivar complaints: What it wrote to standard error.
+    @ivar ended: Fires with its exit status, C{None} after a signal.
+    """
+
+    def __init__(self) -> None:
+        self.lines: DeferredQueue[str] = DeferredQueue()
+        self.complaints = b""
+        self.ended: Deferred[int | None] = Deferred()
+        self._part = b""
+
+    async def next(self) -> str:
+        """
+        Take the next line; it must come within 10 seconds.
+        """
+        line: str = await self.lines.get().addTimeout(10, clock)
+        return line
+
+    def outReceived(self, data: bytes) -> None:
+        *lines, self._part = (self._part + data).split(b"\n")
+        for line in lines:
+            self.lines.put(line.decode())
+
+    def errReceived(self, data: bytes) -> None:
+        self.complaints += data
+
+    def processEnded(self, reason: Failure) -> None:
+        self.ended.callback(getattr(reason.value, "exitCode", None))
+
+
+class ManualTests(ClientNodeTestCase):
+    """
+    The programs in C{docs/device-client.md}, run as they stand but for the port, in a
+    directory with the node's key.
+    """
+
+    def run_example(self, number: int) -> Program:
+        """
+        Start one of the programs; it is killed after the test if it has not ended.
+        """
+        keys = Path(self.home) / "keys"
+        keys.mkdir()
+        (keys / "public.pem").write_text(SAMPLE["rsaPublicKeyBase64"])
+        manual = (ROOT / "docs" / "device-client.md").read_text()
+        text = re.findall(r"```python\n(.*?)```", manual, re.DOTALL)[number]
+        self.assertEqual(text.count("3000"), 1)
+        text = text.replace("3000", str(self.node.connect_listener.port))
+        program = Program()
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+        process = clock.spawnProcess(
+            program,
+            sys.executable,
+            [sys.executable, "-c", text],
+            environment,
+            self.home,
+        )
+
+        def end() -> Deferred[int | None]:
+            if not program.ended.called:
+                process.signalProcess("KILL")
+            return program.ended
+
+        self.addCleanup(end)
+        return program
+
+    async def test_complete_program(self) -> None:
+        """
+        The program binds alice, prints what is pushed to her, confirms and answers, and
+        ends when it is interrupted.
+        """
+        program = self.run_example(0)
+        self.assertEqual(await program.next(), "bound alice")
+        sender = await self.sender()
+        for ack in SenderAck:
+            result = await sender.send(PushContext(b"hello", user_id="alice", ack=ack))
+            self.assertIs(result.code, ResultCode.SUCCESS)
+            self.assertEqual(await program.next(), "push: hello")
+            self.assertEqual(await program.next(), "the server has our answer")
+        self.assertEqual(self.node.metrics.upstream["accepted"], 3)
+        (session,) = Path(self.home).glob("*.session")
+        self.assertEqual(session.stat().st_mode & 0o777, 0o600)
+        self.assertEqual(program.complaints, b"")
+        clock.callLater(0, program.transport.signalProcess, "INT")
+        self.assertEqual(await program.next(), "disconnected: the client was stopped")
+        await program.ended
+
+    async def test_without_reactor(self) -> None:
+        """
+        The script binds alice, pushes, and ends.
+        """
+        program = self.run_example(1)
+        self.assertEqual(await program.ended, 0)
+        self.assertEqual(program.complaints, b"")
+        self.assertEqual(self.node.metrics.binds["success"], 1)
+        self.assertEqual(self.node.metrics.upstream["accepted"], 1)
