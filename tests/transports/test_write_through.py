@@ -308,12 +308,12 @@ class BusyTests(TransportTestCase):
         A protocol that wants to know is told, and ends the connection itself.
         """
         told: list[bool] = []
+        abort = self.transport.abortConnection
 
         class Watchful(FakeProtocol):
             def outbound_overflow(self) -> None:
                 told.append(True)
-                assert self.transport is not None
-                self.transport.abortConnection()
+                abort()
 
         protocol = Watchful()
         self.transport.protocol = protocol

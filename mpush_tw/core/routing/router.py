@@ -92,6 +92,15 @@ class Router:
             # It went away while the store was asked; the end of the connection did not
             # know of this route.
             self._step_back(connection, user_id, displaced)
+            if (
+                old is not None
+                and displaced is not None
+                and old.connection_id == displaced.id
+                and displaced.user_id != user_id
+            ):
+                # The other one has left as well, and could not end a route that was
+                # not its own any more.
+                old = None
             await self.remote.give_back(
                 user_id, connection.client_type, connection.id, old
             )

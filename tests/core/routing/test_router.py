@@ -246,6 +246,40 @@ class BindTests(RouterTestCase):
         self.assertEqual(self.core.local.lookup_all("u"), (older,))
         self.assertEqual(self.remote_connection(), older.id)
 
+    def test_both_gone(self) -> None:
+        """
+        If the other device has left meanwhile as well, the store says offline.
+        """
+        older = self.bound("d1")
+        self.core.cache.slow = True
+        connection = FakeConnection("d2")
+        binding = self.binding(connection)
+        # The route has been written when the older one leaves.
+        self.core.cache.held.pop(0)()
+        unbinding = start(self.router.unbind(older))
+        older.ended = connection.ended = "peer"
+        self.core.cache.release()
+        self.assertFalse(self.successResultOf(binding))
+        self.successResultOf(unbinding)
+        self.assertEqual(self.core.local.lookup_all("u"), ())
+        self.assertIsNone(self.remote_connection())
+
+    def test_both_gone_and_another_node(self) -> None:
+        """
+        If another node had taken the user from the other device, that node has it back.
+        """
+        older = self.bound("d1")
+        route = self.core.route(self.core.elsewhere)
+        self.successResultOf(start(self.core.remote.register("u", 1, route)))
+        self.core.cache.slow = True
+        connection = FakeConnection("d2")
+        self.binding(connection)
+        self.core.cache.held.pop(0)()
+        start(self.router.unbind(older))
+        older.ended = connection.ended = "peer"
+        self.core.cache.release()
+        self.assertEqual(self.remote(), route)
+
     def test_gone_after_displacing_another_node(self) -> None:
         """
         If the user was on another node, that one has it still and is not told to kick.
