@@ -387,7 +387,8 @@ class Node(MultiService):
             console.notice("configuration: {notice}", notice=notice.text)
         console.notice(
             "mpush_tw {version} runs standalone: routes and sessions live in this "
-            "process. For a cluster set mp.redis.nodes and mp.zk.server-address.",
+            "process. A cluster is asked for by mp.redis.nodes and "
+            "mp.zk.server-address; this version does not have it yet.",
             version=__version__,
         )
         console.notice(
@@ -399,7 +400,7 @@ class Node(MultiService):
             admin=open_doors["mp.net.admin-server-port"],
             metrics=f"http://{metrics}/metrics" if metrics else "off",
         )
-        if not self.settings.security.private_key:
+        if not self.settings.security.private_key and not self.key.is_sample:
             console.notice(
                 "{made} RSA key of {bits} bits below {home}/keys; clients need this "
                 "public key: {key}",

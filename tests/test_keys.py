@@ -13,7 +13,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mpush_tw.config import Settings, load_settings
 from mpush_tw.errors import ConfigError
-from mpush_tw.keys import node_key, private_key_path, public_key_path
+from mpush_tw.keys import (
+    SAMPLE_PUBLIC_KEY,
+    node_key,
+    private_key_path,
+    public_key_path,
+)
 from mpush_tw.protocol.crypto import RsaPrivateKey, RsaPublicKey
 from tests.support import SAMPLE
 
@@ -131,6 +136,19 @@ class ConfiguredKeyTests(KeysTestCase):
         )
         self.assertTrue(key.is_sample)
         self.assertFalse(made)
+
+    def test_sample_is_known(self) -> None:
+        """
+        With consent and no key at all the published pair is used, as a configuration of
+        the original that names no key means it: on a node of its own and in a cluster.
+        """
+        for cluster in (False, True):
+            key, made = node_key(self.settings(consent=True, cluster=cluster))
+            self.assertTrue(key.is_sample)
+            self.assertEqual(key.public.text(), SAMPLE["rsaPublicKeyBase64"])
+            self.assertEqual(SAMPLE_PUBLIC_KEY, SAMPLE["rsaPublicKeyBase64"])
+            self.assertFalse(made)
+        self.assertFalse(self.home.exists())
 
     def test_cluster_without_a_key(self) -> None:
         """

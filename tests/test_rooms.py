@@ -136,8 +136,8 @@ class RoomTests(SynchronousTestCase):
     def test_nobody_names_the_reactor(self) -> None:
         """
         Nor does any module do so later, inside a function; everybody gets a clock. The
-        commands that people type are programs and may; so may the blocking client: for
-        a program without a reactor it runs one.
+        commands that people type are programs and may; so may what runs the reactor for
+        programs that have none.
         """
         naming = {
             path.relative_to(PACKAGE).as_posix()
@@ -145,7 +145,7 @@ class RoomTests(SynchronousTestCase):
             if names_the_reactor(path)
         }
         self.assertIn("tap.py", naming)
-        naming -= {"tap.py", "client/blocking.py"}
+        naming -= {"tap.py", "reactor_thread.py"}
         self.assertEqual(
             {name for name in naming if not name.startswith("cli/")}, set()
         )

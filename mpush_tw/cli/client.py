@@ -16,7 +16,7 @@ import click
 from mpush_tw.client import Client, ClientListener, ClientSettings
 from mpush_tw.config import load_settings
 from mpush_tw.errors import ConfigError
-from mpush_tw.keys import public_key_path
+from mpush_tw.keys import SAMPLE_PUBLIC_KEY, public_key_path
 
 _DEFAULT_CONFIG = "etc/mpush.conf"
 
@@ -94,6 +94,8 @@ def _find_key(given: str | None, config: str | None) -> str:
     settings = load_settings(config).settings
     if settings.security.public_key:
         return settings.security.public_key
+    if settings.security.allow_sample_key:
+        return SAMPLE_PUBLIC_KEY
     path = public_key_path(settings.home)
     try:
         return path.read_text()

@@ -6,6 +6,7 @@ L{Settings} and its sections are what everything else is given. The reference of
 keys is C{etc/reference.conf}, the guide C{docs/configuration.md}.
 """
 
+from mpush_tw.config._checks import key_conflicts
 from mpush_tw.config._notices import Notice
 from mpush_tw.config.loader import LoadedSettings, SettingsError, load_settings
 from mpush_tw.config.render import mask, render
@@ -16,6 +17,7 @@ __all__ = [
     "Notice",
     "Settings",
     "SettingsError",
+    "key_conflicts",
     "load_settings",
     "mask",
     "render",

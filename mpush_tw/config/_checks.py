@@ -34,7 +34,7 @@ def conflicts(settings: Settings) -> Iterator[Conflict]:
     yield from _water_marks(settings)
     yield from _redis(settings)
     yield from _mode(settings)
-    yield from _keys(settings)
+    yield from key_conflicts(settings)
     yield from _ports(settings)
 
 
@@ -92,7 +92,7 @@ _PUBLIC_KEY: Final = ("mp", "security", "public-key")
 _CONSENT: Final = "mp.security.allow-sample-key=true"
 
 
-def _keys(settings: Settings) -> Iterator[Conflict]:
+def key_conflicts(settings: Settings) -> Iterator[Conflict]:
     """
     Read the key pair, so that a damaged one is found before a client finds it, and ask
     for consent to the published one (DESIGN 5.4). What was found is never said.
@@ -134,8 +134,9 @@ def _missing_key(settings: Settings) -> Iterator[Conflict]:
         yield (
             (_PRIVATE_KEY,),
             "found nothing, expected a key: all nodes of a cluster share one. Set "
-            "mp.security.private-key and mp.security.public-key to a pair of your own, "
-            f"or {_CONSENT} to use the one that the original publishes",
+            "mp.security.private-key and mp.security.public-key to a pair of your own "
+            f"(`mpush keygen` makes one), or {_CONSENT} to use the one that the "
+            "original publishes",
         )
     elif settings.security.public_key:
         yield (

@@ -72,7 +72,6 @@ class Connection:
         recognise an exact repetition (DESIGN 5a); 0 before it.
     @ivar acks: Pushes that wait for this connection's acknowledgement, by message id;
         C{None} while there are none.
-    @ivar routed: Whether the local table names this connection for its user.
     @ivar wheel_slot: See L{mpush_tw.core.wheel.Expirable}.
     """
 
@@ -89,7 +88,6 @@ class Connection:
         "missed_heartbeats",
         "os_name",
         "os_version",
-        "routed",
         "tags",
         "user_id",
         "wheel_slot",
@@ -119,7 +117,6 @@ class Connection:
         self.missed_heartbeats = 0
         self.handshake_digest = 0
         self.acks: dict[int, PendingAck] | None = None
-        self.routed = False
         self.wheel_slot = 0
 
     @property

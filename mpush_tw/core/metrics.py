@@ -76,7 +76,6 @@ class NodeMetrics:
 
     def __init__(self) -> None:
         self.conn = DoorMetrics()
-        self.ws = DoorMetrics()
         self.gateway = DoorMetrics()
         self.handshakes: Counter[str] = Counter()
         self.fast_connects: Counter[str] = Counter()

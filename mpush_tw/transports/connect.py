@@ -48,7 +48,6 @@ _ACK = int(Command.ACK)
 _KICK = int(Command.KICK)
 _HEARTBEAT = int(Command.HEARTBEAT)
 _CRYPTO = int(Flag.CRYPTO)
-_JSON_BODY = int(Flag.JSON_BODY)
 _pack_header = HEADER.pack
 
 _ANSWERS: dict[type, int] = {
@@ -133,7 +132,6 @@ class ConnectProtocol(Connection):
         "_packets",
         "_reason",
         "_waiting",
-        "factory",
         "transport",
     )
 
@@ -267,8 +265,6 @@ class ConnectProtocol(Connection):
     def decode(self, kind: type[M], flags: int, body: object) -> M:
         assert isinstance(body, bytes)
         door = self._door
-        if flags & _JSON_BODY and body:
-            raise ProtocolError("JSON body on a binary connection")
         if body and not flags & _CRYPTO and kind is BindUser:
             self._in_clear(kind.__name__)
         cipher = door.key if kind is Handshake else self.cipher
@@ -276,8 +272,6 @@ class ConnectProtocol(Connection):
 
     def decode_content(self, flags: int, body: object) -> bytes:
         assert isinstance(body, bytes)
-        if flags & _JSON_BODY and body:
-            raise ProtocolError("JSON body on a binary connection")
         if body and not flags & _CRYPTO:
             self._in_clear("PUSH")
         return open_body(flags, body, self.cipher, self._door.max_inflated)
@@ -316,17 +310,11 @@ class ConnectProtocol(Connection):
     def send_push(self, message_id: int, flags: int, content: bytes) -> bool:
         if self._closing:
             return False
-        door = self._door
-        sealed, body = seal_body(content, self.cipher, door.compress_threshold)
-        data = _pack_header(len(body), _PUSH, 0, flags | sealed, message_id, 0) + body
-        metrics = door.metrics
-        metrics.packets_out[_PUSH] += 1
-        metrics.bytes_out += len(data)
-        if self._batch is None:
-            self.transport.write(data)
-        else:
-            self._batch.append(data)
-        return not self._closing
+        sealed, body = seal_body(content, self.cipher, self._door.compress_threshold)
+        return self._write(
+            _PUSH,
+            _pack_header(len(body), _PUSH, 0, flags | sealed, message_id, 0) + body,
+        )
 
     def send_kick(self, user_id: str) -> bool:
         flags, body = seal_body(

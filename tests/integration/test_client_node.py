@@ -697,7 +697,7 @@ class ReconnectTests(ClientNodeTestCase):
         await deferLater(clock, 0.1)
         node = await self.another_node(port)
         self.assertEqual(await app.next("bind"), (True, "alice"))
-        self.assertEqual(node.metrics.fast_connects["expired"], 1)
+        self.assertEqual(node.metrics.fast_connects["session-expired"], 1)
         self.assertEqual(node.metrics.handshakes["success"], 1)
         await self.reached(app, node)
 

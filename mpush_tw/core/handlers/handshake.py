@@ -225,27 +225,21 @@ class HandshakeHandler:
         if message.session_id:
             record = await self._sessions.find(message.session_id)
         if record is None:
-            self._metrics.fast_connects["expired"] += 1
-            self._log.warn(
-                "fast connect failure, session is expired, deviceId={device_id}, "
-                "conn={conn}",
-                device_id=message.device_id,
-                conn=connection,
-            )
-            connection.answer(
-                session_id, Error.of(Command.FAST_CONNECT, ErrorCode.SESSION_EXPIRED)
+            self._refuse_fast_connect(
+                connection,
+                session_id,
+                message,
+                ErrorCode.SESSION_EXPIRED,
+                "session is expired",
             )
             return
         if record.device_id != message.device_id:
-            self._metrics.fast_connects["invalid-device"] += 1
-            self._log.warn(
-                "fast connect failure, not the same device, deviceId={device_id}, "
-                "conn={conn}",
-                device_id=message.device_id,
-                conn=connection,
-            )
-            connection.answer(
-                session_id, Error.of(Command.FAST_CONNECT, ErrorCode.INVALID_DEVICE)
+            self._refuse_fast_connect(
+                connection,
+                session_id,
+                message,
+                ErrorCode.INVALID_DEVICE,
+                "not the same device",
             )
             return
         # A restored session knows no user; the one that is bound leaves (S-8).
@@ -260,6 +254,23 @@ class HandshakeHandler:
         self._metrics.fast_connects["success"] += 1
         if self._log.info_on:
             self._log.info("fast connect success, conn={conn}", conn=connection)
+
+    def _refuse_fast_connect(
+        self,
+        connection: Connection,
+        session_id: int,
+        message: FastConnect,
+        code: ErrorCode,
+        why: str,
+    ) -> None:
+        self._metrics.fast_connects[code.reason.replace(" ", "-")] += 1
+        self._log.warn(
+            "fast connect failure, {why}, deviceId={device_id}, conn={conn}",
+            why=why,
+            device_id=message.device_id,
+            conn=connection,
+        )
+        connection.answer(session_id, Error.of(Command.FAST_CONNECT, code))
 
     # ----------------------------------------------------------------- both
 

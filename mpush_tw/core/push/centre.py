@@ -24,7 +24,6 @@ from collections import deque
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mpush_tw.core.connection import Connection
@@ -34,8 +33,9 @@ from mpush_tw.core.metrics import NodeMetrics
 from mpush_tw.core.push.acks import PendingAcks
 from mpush_tw.core.push.request import Outcome, PushRequest
 from mpush_tw.core.routing.local import LocalRoutes
-from mpush_tw.core.routing.remote import NodeIdentity, RemoteRoutes
+from mpush_tw.core.routing.remote import NodeIdentity, RemoteRoute, RemoteRoutes
 from mpush_tw.core.wheel import TimingWheel
+from mpush_tw.errors import Unavailable
 from mpush_tw.interfaces import IPushListener
 from mpush_tw.protocol.gateway import TimePoints
 
@@ -78,7 +78,6 @@ class PushCentre:
         self._flow = flow
         self._clock = clock
         self._seconds = clock.seconds
-        self._log = log
         self._push_log = log.push
         self._metrics = metrics
         self.acks = PendingAcks(wheel, self._ack_timed_out)
@@ -120,12 +119,8 @@ class PushCentre:
                 message=request,
             )
             self._finish(request, Outcome.FAILURE)
-        elif request.client_type == 0:
-            self._push_to_all_types(request)
         else:
-            self._attempt(
-                request, self._local.lookup(request.user_id, request.client_type)
-            )
+            self._find_and_attempt(request, request.user_id)
 
     def acknowledged(self, connection: Connection, message_id: int) -> None:
         """
@@ -161,6 +156,12 @@ class PushCentre:
             self._finish(self._delayed.popleft(), Outcome.FAILURE)
 
     # ----------------------------------------------------------- the ladder
+
+    def _find_and_attempt(self, request: PushRequest, user_id: str) -> None:
+        if request.client_type == 0:
+            self._push_to_all_types(request, user_id)
+        else:
+            self._attempt(request, self._local.lookup(user_id, request.client_type))
 
     def _attempt(self, request: PushRequest, connection: Connection | None) -> None:
         if connection is None:
@@ -230,13 +231,25 @@ class PushCentre:
 
     def _without_connection(self, request: PushRequest) -> None:
         waiting = Deferred.fromCoroutine(self._ask_remote(request))
-        waiting.addErrback(self._remote_failed, request)
+        waiting.addErrback(
+            lambda failure: self._push_log.failure("push centre", failure)
+        )
 
     async def _ask_remote(self, request: PushRequest) -> None:
         user_id, client_type = request.user_id, request.client_type
         assert user_id is not None
-        route = await self._remote.find(user_id, client_type)
         log = self._push_log
+        try:
+            route = await self._remote.find(user_id, client_type)
+        except Exception as error:
+            # Whatever the store did, the sender is told (S-16).
+            log.error(
+                "remote route not readable, message={message}: {error}",
+                message=request,
+                error=error,
+            )
+            self._finish(request, Outcome.FAILURE)
+            return
         if route is None or not route.online:
             if log.info_on:
                 log.info(
@@ -267,22 +280,20 @@ class PushCentre:
                 )
             self._finish(request, Outcome.OFFLINE)
             if self._local.lookup(user_id, client_type) is None:
-                await self._remote.mark_offline(
-                    user_id, client_type, route.connection_id
-                )
+                await self._forget_route(user_id, client_type, route)
 
-    def _remote_failed(self, failure: Failure, request: PushRequest) -> None:
-        self._push_log.error(
-            "remote route not readable, message={message}: {error}",
-            message=request,
-            error=failure.value,
-        )
-        if request.points[-1][0] == "push-center-begin":
-            self._finish(request, Outcome.FAILURE)
+    async def _forget_route(
+        self, user_id: str, client_type: int, route: RemoteRoute
+    ) -> None:
+        try:
+            await self._remote.mark_offline(user_id, client_type, route.connection_id)
+        except Unavailable as error:
+            self._push_log.error(
+                "stale route of {user_id} stays: {error}", user_id=user_id, error=error
+            )
 
-    def _push_to_all_types(self, request: PushRequest) -> None:
-        assert request.user_id is not None
-        connections = self._local.lookup_all(request.user_id)
+    def _push_to_all_types(self, request: PushRequest, user_id: str) -> None:
+        connections = self._local.lookup_all(user_id)
         if not connections:
             self._finish(request, Outcome.OFFLINE)
             return
@@ -292,7 +303,7 @@ class PushCentre:
         parts = _Parts(self, request, len(connections))
         for connection in connections:
             part = PushRequest(
-                request.user_id,
+                user_id,
                 connection.client_type,
                 request.timeout_ms,
                 request.content,
@@ -361,13 +372,7 @@ class PushCentre:
                     )
                 self._finish(request, Outcome.TIMEOUT)
                 continue
-            if request.client_type == 0:
-                connections = self._local.lookup_all(request.user_id)
-                self._attempt(request, connections[0] if connections else None)
-            else:
-                self._attempt(
-                    request, self._local.lookup(request.user_id, request.client_type)
-                )
+            self._find_and_attempt(request, request.user_id)
             if self._delayed:
                 # The window is full again: the rest keeps its place in line.
                 self._delayed.extend(waiting)

@@ -60,10 +60,8 @@ class LocalRoutes:
         kept = current
         if displaced is not None:
             kept = tuple(held for held in current if held is not displaced)
-            displaced.routed = False
             self._displaced.setdefault(user_id, []).append(displaced)
         self._routes[user_id] = (*kept, connection)
-        connection.routed = True
         return displaced
 
     def unregister(self, connection: Connection, user_id: str) -> bool:
@@ -80,7 +78,6 @@ class LocalRoutes:
         current = self._routes.get(user_id, ())
         if connection not in current:
             return False
-        connection.routed = False
         kept = tuple(held for held in current if held is not connection)
         if kept:
             self._routes[user_id] = kept
@@ -111,7 +108,6 @@ class LocalRoutes:
 
     def lookup_all(self, user_id: str) -> tuple[Connection, ...]:
         """
-        Find all connections that a user is routed to.
         """
         return self._routes.get(user_id, ())
 

@@ -180,7 +180,6 @@ class BindTests(RouterTestCase):
         self.core.cache.fails.add("hset")
         self.assertFalse(self.successResultOf(self.binding(FakeConnection("d2"))))
         self.assertIs(self.core.local.lookup("u", 1), older)
-        self.assertTrue(older.routed)
         self.assertEqual(older.sent, [])
         self.assertEqual(self.remote_connection(), older.id)
         self.assertEqual(self.heard(), [])
