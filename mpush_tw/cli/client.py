@@ -59,6 +59,7 @@ def client(
       mpush client alice --host push.example.com --public-key keys/public.pem
     """
     from twisted.internet import reactor
+    from twisted.internet.task import LoopingCall
 
     try:
         settings = ClientSettings(
@@ -78,6 +79,8 @@ def client(
     some_reactor: Any = reactor
     some_reactor.addSystemEventTrigger("before", "shutdown", device_client.stop)
     some_reactor.callWhenRunning(device_client.start)
+    # A server that is not there has nothing to tell the listener.
+    LoopingCall(screen.look).start(1.0, now=False)
     some_reactor.run()
     sys.exit(screen.status)
 
@@ -139,6 +142,18 @@ class _Screen(ClientListener):
         self._reactor = reactor
         self.client: Any = None
         self.status = 0
+        self._told: Exception | None = None
+
+    def look(self) -> None:
+        """
+        Say why there is no connection, once for each reason.
+        """
+        failure = self.client.last_failure
+        if self.client.is_running or failure is None:
+            return
+        if self._told is None or str(failure) != str(self._told):
+            self._line(f"no connection: {failure} Trying again.")
+        self._told = failure
 
     def _line(self, text: str) -> None:
         click.echo(f"{datetime.now():%H:%M:%S.%f}"[:-3] + f"  {text}")

@@ -192,6 +192,30 @@ class NodeCommandTests(SynchronousTestCase):
         self.assertIn("Error:", result.stderr)
         self.assertNotIn("Traceback", result.stdout + result.stderr)
 
+    def test_no_server(self) -> None:
+        """A device whose server is not there says so instead of saying nothing."""
+        self.target.close()
+        process = subprocess.Popen(
+            [
+                *COMMAND,
+                "client",
+                "alice",
+                "--port",
+                str(self.target.port),
+                "--public-key",
+                self.target.public_key,
+            ],
+            env=os.environ | {"PYTHONPATH": ROOT, "PYTHONUNBUFFERED": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self.addCleanup(process.wait, 10)
+        self.addCleanup(process.kill)
+        assert process.stdout is not None
+        self.addCleanup(process.stdout.close)
+        self.assertIn("no connection: 127.0.0.1", process.stdout.readline())
+
     def test_empty_text(self) -> None:
         """Nothing is no message."""
         result = self.run_push("alice", "")
