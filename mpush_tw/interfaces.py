@@ -280,12 +280,21 @@ class ICache(Interface):
     The shared store: what the original keeps in Redis (cluster 2, server 19.2).
 
     Keys and values are texts. Every method may fail with
-    L{mpush_tw.errors.Unavailable}; every one ends within a few seconds.
+    L{mpush_tw.errors.Unavailable}; every one ends within a few seconds. A store that
+    went away is connected again by the provider, without being asked.
     """
 
     def start() -> Deferred[None]:
         """
-        Connect; fails when the store cannot be reached.
+        Connect; fails with L{mpush_tw.errors.Unavailable} when the store cannot be
+        reached, in a sentence that names the address.
+        """
+
+    def on_restored(listener: Callable[[], None]) -> None:
+        """
+        Have C{listener()} called, from the reactor, each time the store can be used
+        again after it could not: what it held may be lost, and what was to be written
+        meanwhile was not.
         """
 
     def stop() -> Deferred[None]:
@@ -316,6 +325,22 @@ class ICache(Interface):
     def hset(key: str, field: str, value: str) -> Deferred[None]:
         """
         Write one field of a hash.
+        """
+
+    def hswap(key: str, field: str, value: str) -> Deferred[str | None]:
+        """
+        Write one field of a hash and give what it held, in one step: of two nodes that
+        do so at the same time, one gets the other's value (C-2).
+        """
+
+    def hset_if(
+        key: str, field: str, expected: str | None, value: str
+    ) -> Deferred[bool]:
+        """
+        Write one field of a hash if it still holds C{expected}, or is still missing
+        when that is C{None}, in one step.
+
+        @return: Whether it was written.
         """
 
     def hdel(key: str, field: str) -> Deferred[None]:
@@ -367,11 +392,21 @@ class ICache(Interface):
 class IMessageQueue(Interface):
     """
     Publish and subscribe between nodes (cluster 6).
+
+    Subscriptions outlive the connection: a provider that had to connect again renews
+    them. What was published in between is lost.
     """
 
     def start() -> Deferred[None]:
         """
-        Connect; fails when the queue cannot be reached.
+        Connect; fails with L{mpush_tw.errors.Unavailable} when the queue cannot be
+        reached, in a sentence that names the address.
+        """
+
+    def on_restored(listener: Callable[[], None]) -> None:
+        """
+        Have C{listener()} called, from the reactor, each time the subscriptions have
+        been renewed: messages may have been missed.
         """
 
     def stop() -> Deferred[None]:
@@ -403,7 +438,8 @@ class IServiceRegistry(Interface):
 
     def start() -> Deferred[None]:
         """
-        Connect; fails when the registry cannot be reached.
+        Connect; fails with L{mpush_tw.errors.Unavailable} when the registry cannot be
+        reached, in a sentence that names the address. Idempotent.
         """
 
     def stop() -> Deferred[None]:
@@ -413,7 +449,8 @@ class IServiceRegistry(Interface):
 
     def register(node: ServiceNode) -> Deferred[None]:
         """
-        Publish a node for as long as this process is connected.
+        Publish a node for as long as this process runs: when the registry has lost it,
+        the provider publishes it again under the same id, until L{deregister}.
         """
 
     def deregister(node: ServiceNode) -> Deferred[None]:
@@ -445,17 +482,33 @@ class IServiceListener(Interface):
 
 class IServiceDiscovery(Interface):
     """
-    Finds nodes (cluster 3.7).
+    Finds nodes (cluster 3.7). Started and stopped as L{IServiceRegistry} is; a provider
+    of both may be one object.
     """
+
+    def start() -> Deferred[None]:
+        """
+        Connect, as L{IServiceRegistry.start}.
+        """
+
+    def stop() -> Deferred[None]:
+        """
+        Disconnect. Idempotent.
+        """
 
     def lookup(service: str) -> Deferred[list[ServiceNode]]:
         """
-        List the nodes of a service path.
+        List the nodes of a service path; what cannot be read there is left out.
+
+        Fails with L{mpush_tw.errors.Unavailable} when the registry cannot be asked.
         """
 
     def subscribe(service: str, listener: IServiceListener) -> None:
         """
-        Tell the listener of every later change; nodes that exist are not replayed.
+        Tell the listener, from the reactor, of every later change; after an
+        interruption, of the differences. Whether nodes that exist are told as added is
+        the provider's choice: who needs them subscribes first, then looks them up, and
+        tells nodes apart by C{node_id}.
         """
 
     def unsubscribe(service: str, listener: IServiceListener) -> None:

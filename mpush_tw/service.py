@@ -22,9 +22,9 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from mpush_tw import __version__
+from mpush_tw.client_types import DefaultClassifier
 from mpush_tw.config import LoadedSettings
 from mpush_tw.config import addresses as node_addresses
-from mpush_tw.core.client_types import DefaultClassifier
 from mpush_tw.core.connection import Connection
 from mpush_tw.core.defaults import AcceptEveryBind, DropUpstream
 from mpush_tw.core.events import Events

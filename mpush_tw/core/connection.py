@@ -63,7 +63,7 @@ class Connection:
     @ivar user_id: C{None} unless bound.
     @ivar tags: As the last BIND gave them.
     @ivar heartbeat: The agreed interval in seconds.
-    @ivar client_type: 0 until it is asked for; see L{mpush_tw.core.client_types}.
+    @ivar client_type: 0 until it is asked for; see L{mpush_tw.client_types}.
     @ivar cipher: RSA before the handshake, AES after it; C{None} where nothing is ever
         encrypted (gateway, WebSocket).
     @ivar last_read: Clock time of the last complete packet, in seconds.

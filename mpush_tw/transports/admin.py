@@ -35,9 +35,9 @@ from mpush_tw.core.log import NodeLog
 from mpush_tw.core.registry import Connections
 from mpush_tw.core.routing.local import LocalRoutes
 from mpush_tw.core.routing.online import OnlineUsers
-from mpush_tw.core.routing.remote import RemoteRoute
 from mpush_tw.core.routing.router import Router
 from mpush_tw.errors import Unavailable
+from mpush_tw.protocol.routes import RemoteRoute
 
 __all__ = ["AdminFactory", "AdminNode", "AdminProtocol"]
 

@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
-from mpush_tw.core.client_types import DefaultClassifier
+from mpush_tw.client_types import DefaultClassifier
 from mpush_tw.core.connection import Answer, Connection, M
 from mpush_tw.core.events import Events
 from mpush_tw.core.flow import GlobalFlow
@@ -23,7 +23,7 @@ from mpush_tw.core.push.request import Outcome, PushRequest
 from mpush_tw.core.registry import Connections
 from mpush_tw.core.routing.local import LocalRoutes
 from mpush_tw.core.routing.online import OnlineUsers
-from mpush_tw.core.routing.remote import NodeIdentity, RemoteRoute, RemoteRoutes
+from mpush_tw.core.routing.remote import NodeIdentity, RemoteRoutes
 from mpush_tw.core.routing.router import Router
 from mpush_tw.core.sessions import ReusableSessions
 from mpush_tw.core.wheel import TimingWheel
@@ -32,6 +32,7 @@ from mpush_tw.integrations.memory import MemoryCache, MemoryQueue
 from mpush_tw.interfaces import Event, IPushListener
 from mpush_tw.protocol.body import Cipher
 from mpush_tw.protocol.gateway import TimePoints
+from mpush_tw.protocol.routes import RemoteRoute
 
 T = TypeVar("T")
 

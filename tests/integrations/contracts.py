@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
 
@@ -174,6 +174,50 @@ class CacheContract(_Base):
         self.assertEqual(await self.cache.hgetall(name), {"1": "two"})
         await self.cache.hdel(name, "1")
         self.assertEqual(await self.cache.hgetall(name), {})
+
+    @steps
+    async def test_swap(self) -> None:
+        """
+        Swapping a field writes it and gives what it held.
+        """
+        name = self.key("h")
+        self.assertIsNone(await self.cache.hswap(name, "1", "one"))
+        await self.cache.hset(name, "2", "two")
+        self.assertEqual(await self.cache.hswap(name, "1", "ünï"), "one")
+        self.assertEqual(await self.cache.hswap(name, "1", ""), "ünï")
+        self.assertEqual(await self.cache.hgetall(name), {"1": "", "2": "two"})
+
+    @steps
+    async def test_swap_once(self) -> None:
+        """
+        Of swaps at the same time each gets another one's value.
+        """
+        name = self.key("h")
+        values = [str(number) for number in range(20)]
+        got = await gatherResults(
+            [self.cache.hswap(name, "1", value) for value in values]
+        )
+        last = await self.cache.hget(name, "1")
+        self.assertEqual(
+            sorted([last or "", *(value or "" for value in got)]),
+            sorted(["", *values]),
+        )
+
+    @steps
+    async def test_conditional_write(self) -> None:
+        """
+        A field is written only if it holds what was expected, nothing included.
+        """
+        name = self.key("h")
+        self.assertFalse(await self.cache.hset_if(name, "1", "one", "two"))
+        self.assertEqual(await self.cache.hgetall(name), {})
+        self.assertTrue(await self.cache.hset_if(name, "1", None, "one"))
+        self.assertFalse(await self.cache.hset_if(name, "1", None, "two"))
+        self.assertFalse(await self.cache.hset_if(name, "1", "", "two"))
+        self.assertEqual(await self.cache.hget(name, "1"), "one")
+        self.assertTrue(await self.cache.hset_if(name, "1", "one", ""))
+        self.assertTrue(await self.cache.hset_if(name, "1", "", "推送"))
+        self.assertEqual(await self.cache.hget(name, "1"), "推送")
 
     @steps
     async def test_no_hash(self) -> None:

@@ -33,11 +33,12 @@ from mpush_tw.core.metrics import NodeMetrics
 from mpush_tw.core.push.acks import PendingAcks
 from mpush_tw.core.push.request import Outcome, PushRequest
 from mpush_tw.core.routing.local import LocalRoutes
-from mpush_tw.core.routing.remote import NodeIdentity, RemoteRoute, RemoteRoutes
+from mpush_tw.core.routing.remote import NodeIdentity, RemoteRoutes
 from mpush_tw.core.wheel import TimingWheel
 from mpush_tw.errors import Unavailable
 from mpush_tw.interfaces import IPushListener
 from mpush_tw.protocol.gateway import TimePoints
+from mpush_tw.protocol.routes import RemoteRoute
 
 FIRST_MESSAGE_ID = 1 << 30
 LAST_MESSAGE_ID = (1 << 31) - 1

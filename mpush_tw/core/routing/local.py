@@ -107,8 +107,7 @@ class LocalRoutes:
         return None
 
     def lookup_all(self, user_id: str) -> tuple[Connection, ...]:
-        """
-        """
+        """ """
         return self._routes.get(user_id, ())
 
     def surplus(self, user_id: str, limit: int) -> list[Connection]:

@@ -5,14 +5,11 @@ The remote table: on which node of the cluster a user is (server 11.3, cluster 2
 from __future__ import annotations
 
 import attrs
-import msgspec
 
 from twisted.logger import Logger
 
 from mpush_tw.interfaces import ICache
-
-_PREFIX = "mp:ur:"
-_encode = msgspec.json.Encoder().encode
+from mpush_tw.protocol.routes import ROUTES_PREFIX, RemoteRoute
 
 
 @attrs.define
@@ -26,71 +23,6 @@ class NodeIdentity:
 
     host: str
     port: int
-
-
-@attrs.frozen
-class RemoteRoute:
-    """
-    Where one client type of a user is.
-
-    @ivar connection_id: Present while online, C{None} when offline.
-    """
-
-    host: str
-    port: int
-    device_id: str | None
-    os_name: str
-    client_version: str | None
-    connection_id: str | None
-
-    @property
-    def online(self) -> bool:
-        """
-        Whether the route says that the user is connected.
-        """
-        return self.connection_id is not None
-
-    def encode(self) -> str:
-        """
-        Write the JSON of cluster 2.3: members in the original's order, escaped (S-26).
-        """
-        members = {
-            "port": self.port,
-            "host": self.host,
-            "deviceId": self.device_id,
-            "osName": self.os_name,
-            "clientVersion": self.client_version,
-            "connId": self.connection_id,
-        }
-        present = {name: value for name, value in members.items() if value is not None}
-        return _encode(present).decode()
-
-    @classmethod
-    def decode(cls, text: str) -> RemoteRoute | None:
-        """
-        @return: C{None} for anything that is no route.
-        """
-        try:
-            form = msgspec.json.decode(text, type=_RouteForm, strict=False)
-        except (msgspec.DecodeError, UnicodeError, RecursionError):
-            return None
-        return cls(
-            form.host,
-            form.port,
-            form.deviceId,
-            form.osName or "unknown",
-            form.clientVersion,
-            form.connId,
-        )
-
-
-class _RouteForm(msgspec.Struct):
-    port: int
-    host: str = ""
-    deviceId: str | None = None
-    osName: str | None = None
-    clientVersion: str | None = None
-    connId: str | None = None
 
 
 class RemoteRoutes:
@@ -122,14 +54,14 @@ class RemoteRoutes:
         """
         Read one route; what cannot be read is logged and counts as none.
         """
-        text = await self._cache.hget(_PREFIX + user_id, str(client_type))
+        text = await self._cache.hget(ROUTES_PREFIX + user_id, str(client_type))
         return None if text is None else self._decode(user_id, text)
 
     async def find_all(self, user_id: str) -> list[RemoteRoute]:
         """
         Read all routes of a user, offline ones included.
         """
-        texts = await self._cache.hgetall(_PREFIX + user_id)
+        texts = await self._cache.hgetall(ROUTES_PREFIX + user_id)
         routes = [self._decode(user_id, text) for text in texts.values()]
         return [route for route in routes if route is not None]
 
@@ -172,10 +104,12 @@ class RemoteRoutes:
         await self._write(user_id, client_type, old)
 
     async def _write(self, user_id: str, client_type: int, route: RemoteRoute) -> None:
-        await self._cache.hset(_PREFIX + user_id, str(client_type), route.encode())
+        await self._cache.hset(
+            ROUTES_PREFIX + user_id, str(client_type), route.encode()
+        )
 
     def _decode(self, user_id: str, text: str) -> RemoteRoute | None:
         route = RemoteRoute.decode(text)
         if route is None:
-            self._log.warn("unreadable route in {key}", key=_PREFIX + user_id)
+            self._log.warn("unreadable route in {key}", key=ROUTES_PREFIX + user_id)
         return route

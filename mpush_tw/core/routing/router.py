@@ -11,7 +11,7 @@ from mpush_tw.core.events import Events
 from mpush_tw.core.log import NodeLog
 from mpush_tw.core.metrics import NodeMetrics
 from mpush_tw.core.routing.local import LocalRoutes
-from mpush_tw.core.routing.remote import NodeIdentity, RemoteRoute, RemoteRoutes
+from mpush_tw.core.routing.remote import NodeIdentity, RemoteRoutes
 from mpush_tw.errors import Unavailable
 from mpush_tw.interfaces import (
     IClientClassifier,
@@ -20,6 +20,7 @@ from mpush_tw.interfaces import (
     UserOffline,
     UserOnline,
 )
+from mpush_tw.protocol.routes import RemoteRoute
 
 _UNNAMED_OS = "unknown"
 

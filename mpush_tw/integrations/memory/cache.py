@@ -5,7 +5,7 @@ The shared store of a node that shares with nobody.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorTime
@@ -56,6 +56,11 @@ class MemoryCache:
 
     def stop(self) -> Deferred[None]:
         return succeed(None)
+
+    def on_restored(self, listener: Callable[[], None]) -> None:
+        """
+        Never called: memory does not go away.
+        """
 
     # ----------------------------------------------------------------- texts
 
@@ -118,6 +123,19 @@ class MemoryCache:
         else:
             self._store(key, self._fields(key) | {field: value})
         return succeed(None)
+
+    def hswap(self, key: str, field: str, value: str) -> Deferred[str | None]:
+        old = self._fields(key).get(field)
+        self.hset(key, field, value)
+        return succeed(old)
+
+    def hset_if(
+        self, key: str, field: str, expected: str | None, value: str
+    ) -> Deferred[bool]:
+        if self._fields(key).get(field) != expected:
+            return succeed(False)
+        self.hset(key, field, value)
+        return succeed(True)
 
     def hdel(self, key: str, field: str) -> Deferred[None]:
         fields = self._fields(key)

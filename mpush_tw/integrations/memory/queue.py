@@ -34,6 +34,11 @@ class MemoryQueue:
         self._receivers.clear()
         return succeed(None)
 
+    def on_restored(self, listener: Callable[[], None]) -> None:
+        """
+        Never called: memory does not go away.
+        """
+
     def publish(self, topic: str, text: str) -> Deferred[None]:
         if topic in self._receivers:
             self._clock.callLater(0, self._deliver, topic, text)

@@ -11,11 +11,11 @@ from zope.interface.verify import verifyObject
 
 from mpush_tw.core.handlers import Dispatcher
 from mpush_tw.core.handlers.bind import MAX_TAGS, MAX_USER_ID, BindHandler
-from mpush_tw.core.routing.remote import RemoteRoute
 from mpush_tw.errors import ProtocolError, Unavailable
 from mpush_tw.interfaces import IBindValidator, UserOffline, UserOnline
 from mpush_tw.protocol.commands import Command
 from mpush_tw.protocol.messages import BindUser, Error, Ok
+from mpush_tw.protocol.routes import RemoteRoute
 from tests.core.fakes import Core, FakeConnection, start
 
 _BOUND = Ok(Command.BIND, 0, "bind success")

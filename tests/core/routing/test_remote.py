@@ -10,8 +10,8 @@ import attrs
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mpush_tw.core.routing.remote import RemoteRoute
 from mpush_tw.errors import Unavailable
+from mpush_tw.protocol.routes import RemoteRoute
 from tests.core.fakes import Core, start
 from tests.support import VECTORS
 

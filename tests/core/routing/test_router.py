@@ -8,7 +8,6 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from mpush_tw.core.routing.remote import RemoteRoute
 from mpush_tw.core.routing.router import Router
 from mpush_tw.errors import Unavailable
 from mpush_tw.interfaces import (
@@ -18,6 +17,7 @@ from mpush_tw.interfaces import (
     UserOffline,
     UserOnline,
 )
+from mpush_tw.protocol.routes import RemoteRoute
 from tests.core.fakes import Core, FakeConnection, start
 
 

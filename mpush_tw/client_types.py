@@ -1,5 +1,7 @@
 """
 The client type of a device, from the name of its operating system (server 11.1).
+
+Nodes and senders share it: all of a cluster must judge alike (cluster 2.4).
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """
-Tests for L{mpush_tw.core.client_types} (server 11.1, DESIGN 5a).
+Tests for L{mpush_tw.client_types} (server 11.1, DESIGN 5a).
 """
 
 from __future__ import annotations
@@ -7,7 +7,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from mpush_tw.core.client_types import (
+from mpush_tw.client_types import (
     MOBILE,
     PC,
     UNKNOWN,
