@@ -5,6 +5,10 @@ Reading order: L{devices} (connections in one process), L{fleet} (many such proc
 L{gateway} (the sender's side), L{target} (the node that is measured), L{runs} (the
 measurements), L{report} (what is printed and written).
 
-Plain sockets and C{epoll}, no reactor: a generator must cost less than what it
-measures.
+L{drill} asks another question: whether a cluster loses anything when it loses a node.
+Its parts are L{node}, L{crowd} and L{ledger}; it runs on the reactor, with real
+clients.
+
+The measuring ones use plain sockets and C{epoll}, no reactor: a generator must cost
+less than what it measures.
 """
