@@ -11,18 +11,22 @@ from __future__ import annotations
 
 import resource
 import uuid
-from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
 from twisted.application.service import MultiService
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import (
+    CancelledError,
+    Deferred,
+    gatherResults,
+    maybeDeferred,
+)
 from twisted.internet.error import CannotListenError, ReactorNotRunning
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
-from mpush_tw import __version__
 from mpush_tw.client_types import DefaultClassifier
+from mpush_tw.cluster import shared_stores
 from mpush_tw.config import LoadedSettings
 from mpush_tw.config import addresses as node_addresses
 from mpush_tw.core.connection import Connection
@@ -39,14 +43,15 @@ from mpush_tw.core.log import NodeLog
 from mpush_tw.core.metrics import NodeMetrics
 from mpush_tw.core.push.centre import PushCentre
 from mpush_tw.core.registry import Admission, Connections
+from mpush_tw.core.routing.kicks import KickMessages
 from mpush_tw.core.routing.local import LocalRoutes
 from mpush_tw.core.routing.online import OnlineUsers
 from mpush_tw.core.routing.remote import NodeIdentity, RemoteRoutes
+from mpush_tw.core.routing.repair import StoreRepair
 from mpush_tw.core.routing.router import Router
 from mpush_tw.core.sessions import ReusableSessions
 from mpush_tw.core.wheel import TimingWheel
-from mpush_tw.errors import ConfigError
-from mpush_tw.integrations.memory import MemoryCache, MemoryQueue, MemoryRegistry
+from mpush_tw.errors import ConfigError, MPushError, Unavailable
 from mpush_tw.interfaces import (
     ConnectionClosed,
     IBindValidator,
@@ -58,6 +63,8 @@ from mpush_tw.interfaces import (
 )
 from mpush_tw.keys import node_key
 from mpush_tw.protocol.commands import Command
+from mpush_tw.protocol.gateway import GatewayKick
+from mpush_tw.start_notices import announce
 from mpush_tw.transports.admin import AdminFactory
 from mpush_tw.transports.connect import ConnectDoor, ConnectFactory
 from mpush_tw.transports.gateway import GatewayDoor, GatewayFactory
@@ -67,6 +74,7 @@ from mpush_tw.transports.write_through import ListeningService, OutboundLimits
 _UNLIMITED_FILES = 1_000_000
 _RESERVED_FILES = 256
 _DRAIN_STEP = 0.1
+_SETTLE_SECONDS = 5.0
 
 
 class Node(MultiService):
@@ -98,27 +106,25 @@ class Node(MultiService):
         self.local_ip = node_addresses.local_ip(settings)
         self.log = log or NodeLog(settings.log_level, reactor)
         self.started: Deferred[None] = Deferred()
+        self._starting: Deferred[None] | None = None
         self._stopping: Deferred[None] | None = None
+        self._ending: set[Deferred[None]] = set()
+        self._shared_list = False
         self._node_id = str(uuid.uuid4())
-        if settings.cluster:
-            raise ConfigError(
-                "mp.redis.nodes",
-                "this version runs standalone only; leave mp.redis.nodes and "
-                "mp.zk.server-address empty",
-            )
         if settings.net.gateway_server_net != "tcp":
             raise ConfigError(
                 "mp.net.gateway-server-net", "this version has only the tcp gateway"
             )
-        self.key, self._key_is_new = node_key(settings)
+        self.key, self.key_is_new = node_key(settings)
 
         self.metrics = NodeMetrics()
         self.metrics.sample_key = self.key.is_sample
         self.events = Events(reactor)
         self.wheel = TimingWheel(reactor)
-        self.cache = MemoryCache(reactor)
-        self.queue = MemoryQueue(reactor)
-        self.registry = MemoryRegistry()
+        self.stores = shared_stores(settings, reactor)
+        self.cache = self.stores.cache
+        self.queue = self.stores.queue
+        self.registry = self.stores.registry
         self._build_routing(classifier or DefaultClassifier())
         self._build_push()
         self._build_connect(validator or AcceptEveryBind(), upstream or DropUpstream())
@@ -144,6 +150,10 @@ class Node(MultiService):
             self.log,
             self.metrics,
             settings.limits.max_per_user,
+            self._send_kick,
+        )
+        self.kicks = KickMessages(
+            self.queue, self.identity, self.router.kick_requested, self.log
         )
         self.online = OnlineUsers(
             self.cache,
@@ -153,9 +163,14 @@ class Node(MultiService):
             self.log,
         )
         self.events.subscribe(self.online.event_occurred)
+        self.repair = StoreRepair(self.router, self.online, self.log, self.metrics)
+        self.cache.on_restored(self.repair.store_restored)
         self.sessions = ReusableSessions(
             self.cache, int(settings.core.session_expired_time)
         )
+
+    def _send_kick(self, kick: GatewayKick) -> None:
+        self.kicks.send(kick)
 
     def _build_push(self) -> None:
         limit = self.settings.push.flow_control.global_
@@ -255,12 +270,18 @@ class Node(MultiService):
             settings.limits.max_inflated_size,
             net.gateway_allowed_peers,
         )
+        self.gateway_listener = self._stream_gateway()
+        self.gateway_listener.setName("gateway")  # type: ignore[no-untyped-call]
+        self.gateway_listener.setServiceParent(self)  # type: ignore[no-untyped-call]
+
+    def _stream_gateway(self) -> ListeningService:
+        net = self.settings.net
         marks = net.write_buffer_water_mark
         high = marks.gateway_server_high or 20 << 20
-        self.gateway_listener = ListeningService(
+        return ListeningService(
             self.reactor,
             net.gateway_server_port,
-            node_addresses.gateway_bind_ip(settings),
+            node_addresses.gateway_bind_ip(self.settings),
             GatewayFactory(self.gateway_door),
             OutboundLimits(marks.gateway_server_low or high // 2, high, 0),
             "mp.net.gateway-server-port",
@@ -268,14 +289,12 @@ class Node(MultiService):
             net.rcv_buf.gateway_server,
             keep_alive=True,
         )
-        self.gateway_listener.setName("gateway")  # type: ignore[no-untyped-call]
-        self.gateway_listener.setServiceParent(self)  # type: ignore[no-untyped-call]
 
     def _build_operations(self) -> None:
-        self._ports: list[Any] = []
-        self._sites: list[tuple[str, int, str, Any]] = []
+        self.ports: list[Any] = []
+        self.sites: list[tuple[str, int, str, Any]] = []
         net = self.settings.net
-        self._sites.append(
+        self.sites.append(
             (
                 "mp.net.admin-server-port",
                 net.admin_server_port,
@@ -284,7 +303,7 @@ class Node(MultiService):
             )
         )
         if net.metrics_server_port > 0:
-            self._sites.append(
+            self.sites.append(
                 (
                     "mp.net.metrics-server-port",
                     net.metrics_server_port,
@@ -304,7 +323,8 @@ class Node(MultiService):
 
     def privilegedStartService(self) -> None:
         """
-        Open the ports; called by C{twistd} before it gives up its privileges.
+        Open the ports; called by C{twistd} before it gives up its privileges. Who
+        connects waits in the kernel until the node is ready (DESIGN 5.13).
 
         @raise ConfigError: If one cannot be opened; those that were are closed again.
         """
@@ -312,17 +332,13 @@ class Node(MultiService):
         try:
             self._open_ports()
         except ConfigError:
-            for port in self._ports:
-                port.stopListening()
-            self._ports.clear()
-            self.connect_listener.close()
-            self.gateway_listener.close()
+            self._close_ports()
             raise
 
     def _open_ports(self) -> None:
-        for key, number, interface, factory in self._sites:
+        for key, number, interface, factory in self.sites:
             try:
-                self._ports.append(
+                self.ports.append(
                     self.reactor.listenTCP(number, factory, 50, interface)
                 )
             except CannotListenError as error:
@@ -332,8 +348,20 @@ class Node(MultiService):
                     f"opened: {error.socketError}",
                 ) from None
         self.gateway_listener.open()
+        self.gateway_listener.pause()
         self.identity.port = self.gateway_listener.port
         self.connect_listener.open()
+        self.connect_listener.pause()
+
+    def _close_ports(self) -> Deferred[Any]:
+        ports, self.ports = self.ports, []
+        return gatherResults(
+            [
+                self.connect_listener.close(),
+                self.gateway_listener.close(),
+                *(maybeDeferred(port.stopListening) for port in ports),
+            ]
+        )
 
     def startService(self) -> None:
         """
@@ -342,20 +370,62 @@ class Node(MultiService):
         if not self.gateway_listener.port:
             self.privilegedStartService()
         super().startService()  # type: ignore[no-untyped-call]
-        starting = Deferred.fromCoroutine(self._start())
-        starting.addErrback(self._start_failed)
+        self._starting = Deferred.fromCoroutine(self._start())
+        self._starting.addCallbacks(
+            lambda _: self.started.callback(None), self._start_failed
+        )
 
     def _start_failed(self, failure: Failure) -> None:
-        self.log.console.failure("start failed", failure)
+        if failure.check(CancelledError):
+            failure = Failure(MPushError("the node was stopped while it started"))
+        elif not failure.check(MPushError):
+            self.log.console.failure("start failed", failure)
         self.started.errback(failure)
 
     async def _start(self) -> None:
-        await self.online.clear()
-        for node in self._service_nodes():
-            await self.registry.register(node)
-        self._announce()
+        try:
+            await self._connect_stores()
+            self.connect_listener.resume()
+            self.gateway_listener.resume()
+            for node in self._service_nodes():
+                await self.registry.register(node)
+        except Exception:
+            await self._close_ports()
+            await self._stop_stores()
+            raise
+        announce(self)
         self.events.post(ServerStarted())
-        self.started.callback(None)
+
+    async def _connect_stores(self) -> None:
+        await self.cache.start()
+        await self.queue.start()
+        await self.registry.start()
+        await self.stores.discovery.start()
+        await self.kicks.listen()
+        self._shared_list = not await self._alone_at_its_address()
+        if not self._shared_list:
+            await self.online.clear()
+
+    async def _alone_at_its_address(self) -> bool:
+        """
+        Whether the online list of this machine's public address is this node's alone;
+        other nodes' users are not taken off it (C-11).
+        """
+        public_ip = node_addresses.public_ip(self.settings)
+        own_port = self.connect_listener.port
+        for node in await self.stores.discovery.lookup("/cluster/cs"):
+            shown = (node.attributes or {}).get("public_ip", node.host)
+            # The same port is this node itself, before it was killed.
+            if shown == public_ip and node.port != own_port:
+                self.log.console.notice(
+                    "WARNING: {other} has the same public address as this node, "
+                    "{address}; they share one list of online users. Give each node an "
+                    "address of its own (mp.net.public-ip)",
+                    other=f"{node.host}:{node.port}",
+                    address=public_ip,
+                )
+                return False
+        return True
 
     def _service_nodes(self) -> list[ServiceNode]:
         net = self.settings.net
@@ -376,64 +446,6 @@ class Node(MultiService):
             ),
         ]
 
-    def _announce(self) -> None:
-        console = self.log.console
-        open_doors = {
-            site[0]: _shown(port.getHost())
-            for site, port in zip(self._sites, self._ports, strict=True)
-        }
-        metrics = open_doors.get("mp.net.metrics-server-port")
-        for notice in self.loaded.notices:
-            console.notice("configuration: {notice}", notice=notice.text)
-        console.notice(
-            "mpush_tw {version} runs standalone: routes and sessions live in this "
-            "process. A cluster is asked for by mp.redis.nodes and "
-            "mp.zk.server-address; this version does not have it yet.",
-            version=__version__,
-        )
-        console.notice(
-            "devices: port {connect}, senders: {host}:{gateway}, console: {admin}, "
-            "metrics: {metrics}",
-            connect=self.connect_listener.port,
-            host=self.identity.host,
-            gateway=self.identity.port,
-            admin=open_doors["mp.net.admin-server-port"],
-            metrics=f"http://{metrics}/metrics" if metrics else "off",
-        )
-        if not self.settings.security.private_key and not self.key.is_sample:
-            console.notice(
-                "{made} RSA key of {bits} bits below {home}/keys; clients need this "
-                "public key: {key}",
-                made="Made an" if self._key_is_new else "Using the",
-                bits=self.key.bits,
-                home=self.settings.home,
-                key=self.key.public.text(),
-            )
-        if self.key.is_sample:
-            console.notice(
-                "WARNING: the published sample key is in use; everybody can read what "
-                "devices send. Make your own with `mpush keygen`."
-            )
-        for key, effect in self._without_effect():
-            console.notice(
-                "{key} has no effect in this version: {effect}", key=key, effect=effect
-            )
-        console.notice("=" * 20 + "MPUSH SERVER START SUCCESS" + "=" * 21)
-
-    def _without_effect(self) -> Iterator[tuple[str, str]]:
-        """
-        Name what the settings ask for and this version does not have.
-        """
-        net = self.settings.net
-        if self.settings.http.proxy_enabled:
-            yield "mp.http.proxy-enabled", "devices get the HTTP answer 503"
-        if net.ws_server_port > 0:
-            yield "mp.net.ws-server-port", "there is no WebSocket door"
-        for door in ("connect_server", "gateway_server"):
-            if getattr(net.traffic_shaping, door).enabled:
-                key = f"mp.net.traffic-shaping.{door.replace('_', '-')}"
-                yield key, "traffic is not shaped"
-
     # ----------------------------------------------------------------- stop
 
     def stopService(self) -> Deferred[None]:
@@ -445,18 +457,40 @@ class Node(MultiService):
         return self._stopping
 
     async def _stop(self) -> None:
-        core = self.settings.core
+        if self._starting is not None:
+            self._starting.cancel()
         self.events.post(ServerStopping())
         for node in self._service_nodes():
-            await self.registry.deregister(node)
+            await self._attempt("withdrawing a node", self.registry.deregister(node))
         await self.connect_listener.close()
-        deadline = self.clock.seconds() + core.shutdown_grace
+        await self._end_pushes()
+        await self._close_clients()
+        for sender in list(self.gateway_door.connections):
+            sender.close()
+        self.wheel.stop()
+        await self._settle_routes()
+        await self._close_ports()
+        await super().stopService()  # type: ignore[no-untyped-call]
+        await self._stop_stores()
+        self.log.console.notice("=" * 20 + "MPUSH SERVER STOPPED SUCCESS" + "=" * 19)
+
+    async def _end_pushes(self) -> None:
+        """
+        Let pushes end that wait for an acknowledgement, for as long as it is granted.
+        """
+        deadline = self.clock.seconds() + self.settings.core.shutdown_grace
         while self.centre.acks.waiting or self.centre.delayed:
             if self.clock.seconds() >= deadline:
                 break
             await deferLater(self.reactor, _DRAIN_STEP)
         self.centre.stop()
-        step = max(1, int(core.drain_rate * _DRAIN_STEP)) if core.drain_rate else 0
+
+    async def _close_clients(self) -> None:
+        """
+        Close the clients' connections, so many a second.
+        """
+        rate = self.settings.core.drain_rate
+        step = max(1, int(rate * _DRAIN_STEP)) if rate else 0
         waiting = list(self.connections)
         while waiting:
             now, waiting = (waiting[:step], waiting[step:]) if step else (waiting, [])
@@ -470,20 +504,40 @@ class Node(MultiService):
             await deferLater(self.reactor, 0.05)
         for connection in self.connections:
             connection.abort("stop")
+
+    async def _settle_routes(self) -> None:
+        """
+        Wait until the store knows that this node's users have left (cluster 8.2).
+        """
+        self.repair.stop()
+        deadline = self.clock.seconds() + _SETTLE_SECONDS
+        while self.clock.seconds() < deadline:
+            self.events.flush()
+            if not self._ending and not self.online.busy:
+                break
+            await deferLater(self.reactor, 0.01)
         self.events.flush()
-        for sender in list(self.gateway_door.connections):
-            sender.close()
-        await self.gateway_listener.close()
-        for port in self._ports:
-            await port.stopListening()
-        self._ports.clear()
-        self.wheel.stop()
-        await self.online.clear()
-        await super().stopService()  # type: ignore[no-untyped-call]
-        await self.registry.stop()
-        await self.queue.stop()
-        await self.cache.stop()
-        self.log.console.notice("=" * 20 + "MPUSH SERVER STOPPED SUCCESS" + "=" * 19)
+        if self.started.called and not self._shared_list:
+            await self._attempt("deleting the online list", self.online.clear())
+
+    async def _stop_stores(self) -> None:
+        stores = self.stores
+        for name, stop in (
+            ("the registry", stores.registry.stop),
+            ("the discovery", stores.discovery.stop),
+            ("the queue", stores.queue.stop),
+            ("the store", stores.cache.stop),
+        ):
+            await self._attempt(f"disconnecting {name}", stop())
+
+    async def _attempt(self, what: str, step: Deferred[None]) -> None:
+        """
+        Take one step of a stop; what it depends on may be away.
+        """
+        try:
+            await step
+        except Unavailable as error:
+            self.log.console.error("{what} failed: {error}", what=what, error=error)
 
     def shut_down(self) -> None:
         """
@@ -518,15 +572,15 @@ class Node(MultiService):
             )
 
         done = Deferred.fromCoroutine(self.router.unbind(connection))
-        return done.addErrback(failed).addCallback(ended)
+        done.addErrback(failed).addCallback(ended)
+        if not done.called:
+            self._ending.add(done)
 
+            def settled(result: None) -> None:
+                self._ending.discard(done)
 
-def _shown(address: Any) -> str:
-    """
-    Write the address of an open port as it can be typed or pasted.
-    """
-    host = f"[{address.host}]" if ":" in address.host else address.host
-    return f"{host}:{address.port}"
+            done.addCallback(settled)
+        return done
 
 
 def _file_limit() -> int:

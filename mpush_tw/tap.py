@@ -4,7 +4,9 @@ C{twistd mpush}: options, and the service made from them.
 
 from __future__ import annotations
 
+import atexit
 import gc
+import os
 import resource
 import signal
 import sys
@@ -14,6 +16,7 @@ from typing import Any
 from twisted.application.service import IService
 from twisted.internet.error import ReactorNotRunning
 from twisted.python import usage
+from twisted.python.failure import Failure
 
 from mpush_tw.config import load_settings
 from mpush_tw.errors import ConfigError
@@ -64,8 +67,19 @@ class MpushNode(Node):
         # Now, because the process may be told to end before its reactor runs; again,
         # because the reactor puts a handler of its own in place then.
         signal.signal(signal.SIGTERM, self._terminated)
+        self.started.addErrback(self._not_started)
         super().startService()
         self.reactor.callWhenRunning(signal.signal, signal.SIGTERM, self._terminated)
+
+    def _not_started(self, failure: Failure) -> None:
+        """
+        Say why, in one sentence, and end the process with status 1.
+        """
+        self.log.console.error("not started: {error}", error=failure.value)
+        print(f"mpush: {failure.value}", file=sys.stderr, flush=True)
+        # C{twistd} knows no status: it would end with 0, after it has cleaned up.
+        atexit.register(_leave_with_failure)
+        self.reactor.callWhenRunning(self._stop_reactor)
 
     def _terminated(self, number: int, frame: object) -> None:
         """
@@ -99,6 +113,12 @@ def makeService(options: Options, reactor: Any = None) -> IService:
 def _give_up(error: ConfigError) -> Any:
     print(f"mpush: {error}", file=sys.stderr, flush=True)
     raise SystemExit(1)
+
+
+def _leave_with_failure() -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
 
 
 def _raise_file_limit() -> None:

@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "mpush_tw"
-COMPOSITION = ("service", "tap", "cluster")
+COMPOSITION = ("service", "tap", "cluster", "start_notices")
 """
 The modules where everything is put together; beside them only C{cli} knows everybody.
 """

@@ -15,11 +15,12 @@ from typing import Any
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 from mpush_tw.config import load_settings
 from mpush_tw.core.log import NodeLog
-from mpush_tw.errors import ConfigError, Unavailable
+from mpush_tw.errors import ConfigError, MPushError, Unavailable
 from mpush_tw.interfaces import (
     ConnectionClosed,
     Event,
@@ -202,14 +203,44 @@ class StartTests(TestCase):
         await deferLater(reactor, 0)  # type: ignore[arg-type]
         self.assertEqual(known, [1])
 
-    def test_cannot_be_announced(self) -> None:
+    async def test_cannot_be_announced(self) -> None:
         """
-        Whoever waits for the start learns that it failed.
+        Whoever waits for the start learns that it failed; no port stays open.
         """
         node = make_node(self)
         self.patch(node.registry, "register", lambda _: fail(Unavailable("registry")))
         node.startService()
-        self.failureResultOf(node.started, Unavailable)
+        await self.assertFailure(node.started, Unavailable)
+        self.assertEqual((node.connect_listener.port, node.ports), (0, []))
+
+    async def test_stopped_while_starting(self) -> None:
+        """
+        A node can be stopped while it waits for its stores.
+        """
+        node = make_node(self)
+        self.patch(node.registry, "start", Deferred)
+        node.startService()
+        starting = self.assertFailure(node.started, MPushError)
+        await node.stopService()
+        await starting
+        self.assertEqual((node.connect_listener.port, node.ports), (0, []))
+
+    async def test_nobody_is_served_too_early(self) -> None:
+        """
+        A device that connects while the stores are not ready waits, and is served then.
+        """
+        node = make_node(self)
+        ready: Deferred[None] = Deferred()
+        self.patch(node.registry, "start", lambda: ready)
+        node.startService()
+        peer = await deferToThread(RawPeer, node.connect_listener.port)
+        self.addCleanup(peer.close)
+        peer.send(b"\xdf")
+        self.assertIsNone(await deferToThread(peer.packet, 0.3))
+        self.assertEqual(len(node.connections), 0)
+        ready.callback(None)
+        await node.started
+        self.assertEqual(await deferToThread(peer.packet), (1, 0, 0, b""))
 
     def test_two_in_one_process(self) -> None:
         """
@@ -267,7 +298,7 @@ class BusyPortTests(TestCase):
         """
         node, _ = self.refusal("mp.net.connect-server-port")
         self.assertEqual(node.gateway_listener.port, 0)
-        self.assertEqual(node._ports, [])
+        self.assertEqual(node.ports, [])
 
 
 class StopTestCase(NodeTestCase):

@@ -92,4 +92,5 @@ class NodeMetrics:
         self.ack_seconds = Histogram(PUSH_BUCKETS)
         self.upstream: Counter[str] = Counter()
         self.late_acks = 0
+        self.store_repairs = 0
         self.sample_key = False

@@ -23,6 +23,7 @@ class RemoteRoute:
     Where one client type of a user is.
 
     @ivar connection_id: Present while online, C{None} when offline.
+    @ivar written: The text that was decoded; empty for a route that was made here.
     """
 
     host: str
@@ -31,6 +32,7 @@ class RemoteRoute:
     os_name: str
     client_version: str | None
     connection_id: str | None
+    written: str = attrs.field(default="", eq=False, repr=False)
 
     @property
     def online(self) -> bool:
@@ -38,6 +40,19 @@ class RemoteRoute:
         Whether the route says that the user is connected.
         """
         return self.connection_id is not None
+
+    @property
+    def text(self) -> str:
+        """
+        What the store holds of it: other writers order and escape as they like.
+        """
+        return self.written or self.encode()
+
+    def ended(self) -> RemoteRoute:
+        """
+        Give the same route without its connection.
+        """
+        return attrs.evolve(self, connection_id=None, written="")
 
     def encode(self) -> str:
         """
@@ -70,6 +85,7 @@ class RemoteRoute:
             form.osName or "unknown",
             form.clientVersion,
             form.connId,
+            text,
         )
 
 

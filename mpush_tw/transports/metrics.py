@@ -367,6 +367,11 @@ class NodeCollector(Collector):
             list(metrics.kicks.items()),
         )
         yield _plain_counter(
+            "mpush_store_repairs",
+            "Times that all routes were looked after because the store came back.",
+            metrics.store_repairs,
+        )
+        yield _plain_counter(
             "mpush_heartbeats", "Heartbeats received.", metrics.heartbeats
         )
         yield _counter(

@@ -193,6 +193,7 @@ class ListeningService(Service):
         self._accepted = 0
         self._window = 0.0
         self._paused = False
+        self._held = False
         self.pauses = 0
         self._port: Any = None
 
@@ -236,6 +237,21 @@ class ListeningService(Service):
                 if size > 0:
                     listening.setsockopt(socket.SOL_SOCKET, option, size)
 
+    def pause(self) -> None:
+        """
+        Accept nobody for now; who connects waits in the kernel.
+        """
+        self._held = True
+        self._port.stopReading()
+
+    def resume(self) -> None:
+        """
+        Accept again after L{pause}. Does nothing when the port is not open.
+        """
+        self._held = False
+        if self._port is not None and not self._paused:
+            self._port.startReading()
+
     def close(self) -> Deferred[None]:
         """
         Stop accepting. Idempotent.
@@ -275,5 +291,5 @@ class ListeningService(Service):
 
     def _accept_again(self) -> None:
         self._paused = False
-        if self._port is not None:
+        if self._port is not None and not self._held:
             self._port.startReading()

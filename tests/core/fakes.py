@@ -31,7 +31,7 @@ from mpush_tw.errors import Unavailable
 from mpush_tw.integrations.memory import MemoryCache, MemoryQueue
 from mpush_tw.interfaces import Event, IPushListener
 from mpush_tw.protocol.body import Cipher
-from mpush_tw.protocol.gateway import TimePoints
+from mpush_tw.protocol.gateway import GatewayKick, TimePoints
 from mpush_tw.protocol.routes import RemoteRoute
 
 T = TypeVar("T")
@@ -222,6 +222,20 @@ class UnsteadyCache(MemoryCache):
             return self._through("hgetall", key, fail(Unavailable("store")))
         return self._through("hgetall", key, super().hgetall(key))
 
+    def hswap(self, key: str, field: str, value: str) -> Deferred[str | None]:
+        if self._refused("hswap"):
+            return self._through("hswap", key, fail(Unavailable("store")))
+        return self._through("hswap", key, super().hswap(key, field, value))
+
+    def hset_if(
+        self, key: str, field: str, expected: str | None, value: str
+    ) -> Deferred[bool]:
+        if self._refused("hset_if"):
+            return self._through("hset_if", key, fail(Unavailable("store")))
+        return self._through(
+            "hset_if", key, super().hset_if(key, field, expected, value)
+        )
+
     def zadd(self, key: str, member: str) -> Deferred[None]:
         if self._refused("zadd"):
             return self._through("zadd", key, fail(Unavailable("store")))
@@ -288,6 +302,7 @@ class Core:
         self.queue = MemoryQueue(self.clock)
         self.local = LocalRoutes()
         self.remote = RemoteRoutes(self.cache)
+        self.kicks_sent: list[GatewayKick] = []
         self.router = Router(
             self.here,
             self.local,
@@ -297,6 +312,7 @@ class Core:
             self.log,
             self.metrics,
             max_per_user,
+            self.kicks_sent.append,
         )
         self.online = OnlineUsers(
             self.cache, self.queue, self.remote, "203.0.113.1", self.log

@@ -235,7 +235,7 @@ class OperatorPortsTests(BadInputTestCase):
         """
         Also the console's and the metrics' port, under 3002 and 3003.
         """
-        console, metrics = (port.getHost().port for port in self.node._ports)
+        console, metrics = (port.getHost().port for port in self.node.ports)
         return {**super().ports, 3002: console, 3003: metrics}
 
     def make_noise(self, port: int) -> None:

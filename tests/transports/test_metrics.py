@@ -78,6 +78,7 @@ NAMES = {
     "mpush_reactor_selectables": "gauge",
     "mpush_reactor_stalls": "counter",
     "mpush_sample_key": "gauge",
+    "mpush_store_repairs": "counter",
     "mpush_unbinds": "counter",
     "mpush_upstream": "counter",
     "process_cpu_seconds": "counter",

@@ -287,7 +287,7 @@ class PushCentre:
         self, user_id: str, client_type: int, route: RemoteRoute
     ) -> None:
         try:
-            await self._remote.mark_offline(user_id, client_type, route.connection_id)
+            await self._remote.mark_offline(user_id, client_type, route)
         except Unavailable as error:
             self._push_log.error(
                 "stale route of {user_id} stays: {error}", user_id=user_id, error=error

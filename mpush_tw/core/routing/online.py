@@ -18,6 +18,7 @@ from mpush_tw.interfaces import Event, ICache, IMessageQueue, UserOffline, UserO
 ONLINE_TOPIC = "/mpush/online/"
 OFFLINE_TOPIC = "/mpush/offline/"
 _PREFIX = "mp:oul:"
+_MAX_MISSED = 200_000
 
 
 class OnlineUsers:
@@ -45,6 +46,14 @@ class OnlineUsers:
         self._key = _PREFIX + public_ip
         self._log = log
         self._waiting: dict[str, deque[Callable[[], Awaitable[None]]]] = {}
+        self._missed: dict[str, None] = {}
+
+    @property
+    def busy(self) -> bool:
+        """
+        Whether something is still being written.
+        """
+        return bool(self._waiting)
 
     def clear(self) -> Deferred[None]:
         """
@@ -74,6 +83,28 @@ class OnlineUsers:
             return self._in_turn(event.user_id, lambda: self._went_offline(event))
         return None
 
+    def take_missed(self) -> list[str]:
+        """
+        Name the users whose coming or going could not be written, once.
+        """
+        missed, self._missed = self._missed, {}
+        return list(missed)
+
+    def restore(self, user_id: str, online: bool) -> Deferred[None]:
+        """
+        Put a user on the list again, or take it off, after the store was away; what
+        happened meanwhile is announced.
+
+        @param online: Whether a connection of this node has the user.
+        """
+        return self._in_turn(user_id, lambda: self._restore(user_id, online))
+
+    async def _restore(self, user_id: str, online: bool) -> None:
+        if online:
+            await self._cache.zadd(self._key, user_id)
+        else:
+            await self._leave(user_id)
+
     async def _went_online(self, event: UserOnline) -> None:
         await self._cache.zadd(self._key, event.user_id)
         await self._queue.publish(ONLINE_TOPIC, event.user_id)
@@ -83,11 +114,14 @@ class OnlineUsers:
         # S-5: a device that leaves does not take the user's other devices offline.
         if event.still_here:
             return
-        await self._cache.zrem(self._key, event.user_id)
-        if any(route.online for route in await self._routes.find_all(event.user_id)):
+        await self._leave(event.user_id)
+
+    async def _leave(self, user_id: str) -> None:
+        await self._cache.zrem(self._key, user_id)
+        if any(route.online for route in await self._routes.find_all(user_id)):
             return
-        await self._queue.publish(OFFLINE_TOPIC, event.user_id)
-        self._log.general.info("user offline {user_id}", user_id=event.user_id)
+        await self._queue.publish(OFFLINE_TOPIC, user_id)
+        self._log.general.info("user offline {user_id}", user_id=user_id)
 
     def _in_turn(
         self, user_id: str, job: Callable[[], Awaitable[None]]
@@ -106,6 +140,8 @@ class OnlineUsers:
                 try:
                     await queue.popleft()()
                 except Unavailable as error:
+                    if len(self._missed) < _MAX_MISSED:
+                        self._missed[user_id] = None
                     self._log.general.error(
                         "online list of {user_id} not updated: {error}",
                         user_id=user_id,

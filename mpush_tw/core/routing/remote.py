@@ -11,6 +11,8 @@ from twisted.logger import Logger
 from mpush_tw.interfaces import ICache
 from mpush_tw.protocol.routes import ROUTES_PREFIX, RemoteRoute
 
+_RESTORE_TRIES = 3
+
 
 @attrs.define
 class NodeIdentity:
@@ -44,11 +46,13 @@ class RemoteRoutes:
         """
         Write a route.
 
-        @return: The route that it replaced, online or not.
+        @return: The route that it replaced, online or not. Of two nodes that register
+            at the same time one gets the other's (C-2).
         """
-        old = await self.find(user_id, client_type)
-        await self._write(user_id, client_type, route)
-        return old
+        text = await self._cache.hswap(
+            ROUTES_PREFIX + user_id, str(client_type), route.text
+        )
+        return None if text is None else self._decode(user_id, text)
 
     async def find(self, user_id: str, client_type: int) -> RemoteRoute | None:
         """
@@ -66,50 +70,81 @@ class RemoteRoutes:
         return [route for route in routes if route is not None]
 
     async def mark_offline(
-        self, user_id: str, client_type: int, connection_id: str | None
+        self, user_id: str, client_type: int, route: RemoteRoute
     ) -> bool:
         """
-        Take the connection out of a route.
+        Take the connection out of a route, unless another one has followed (S-14).
 
-        @param connection_id: The connection that the route must name for that (S-14);
-            C{None} stands for any.
+        @param route: As it was registered or found.
         @return: Whether the route was changed.
         """
-        route = await self.find(user_id, client_type)
-        if route is None or not route.online:
-            return False
-        if connection_id is not None and route.connection_id != connection_id:
-            return False
-        await self._write(user_id, client_type, attrs.evolve(route, connection_id=None))
-        return True
+        return await self._replace(user_id, client_type, route, route.ended())
 
     async def give_back(
         self,
         user_id: str,
         client_type: int,
-        connection_id: str,
+        route: RemoteRoute,
         old: RemoteRoute | None,
     ) -> None:
         """
         Undo a registration, unless another one has followed.
 
-        @param connection_id: The connection that was registered.
+        @param route: What was registered.
         @param old: What L{register} returned.
         """
-        route = await self.find(user_id, client_type)
-        if route is None or route.connection_id != connection_id:
-            return
-        if old is None:
-            old = attrs.evolve(route, connection_id=None)
-        await self._write(user_id, client_type, old)
+        await self._replace(user_id, client_type, route, old or route.ended())
 
-    async def _write(self, user_id: str, client_type: int, route: RemoteRoute) -> None:
-        await self._cache.hset(
-            ROUTES_PREFIX + user_id, str(client_type), route.encode()
-        )
+    async def restore(
+        self, user_id: str, client_type: int, route: RemoteRoute
+    ) -> RemoteRoute | None:
+        """
+        See that a route of a living connection is there after the store was away.
+
+        @return: C{None} when it is; otherwise the online route of another connection
+            that has the user now.
+        """
+        for _ in range(_RESTORE_TRIES):
+            found = await self.find(user_id, client_type)
+            if found is not None and found.online:
+                return None if _same_connection(found, route) else found
+            key, field = ROUTES_PREFIX + user_id, str(client_type)
+            held = None if found is None else found.text
+            if await self._cache.hset_if(key, field, held, route.text):
+                return None
+            if found is None:
+                # Either somebody was quicker, or it is rubbish that decodes to none.
+                text = await self._cache.hget(key, field)
+                if text is not None and RemoteRoute.decode(text) is None:
+                    await self._cache.hset(key, field, route.text)
+                    return None
+        return None
+
+    async def _replace(
+        self, user_id: str, client_type: int, route: RemoteRoute, new: RemoteRoute
+    ) -> bool:
+        key, field = ROUTES_PREFIX + user_id, str(client_type)
+        if await self._cache.hset_if(key, field, route.text, new.text):
+            return True
+        # Seldom: somebody else has the user, or has written the same in other words.
+        found = await self.find(user_id, client_type)
+        if found is None or not _same_connection(found, route):
+            return False
+        return await self._cache.hset_if(key, field, found.text, new.text)
 
     def _decode(self, user_id: str, text: str) -> RemoteRoute | None:
         route = RemoteRoute.decode(text)
         if route is None:
             self._log.warn("unreadable route in {key}", key=ROUTES_PREFIX + user_id)
         return route
+
+
+def _same_connection(one: RemoteRoute, other: RemoteRoute) -> bool:
+    """
+    Whether both name the same connection of the same node (C-14).
+    """
+    return (one.host, one.port, one.connection_id) == (
+        other.host,
+        other.port,
+        other.connection_id,
+    )

@@ -4,6 +4,7 @@ Binding and unbinding: both tables, the displaced routes, and the events (server
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 
 from mpush_tw.core.connection import Connection
@@ -20,9 +21,44 @@ from mpush_tw.interfaces import (
     UserOffline,
     UserOnline,
 )
+from mpush_tw.protocol.gateway import GatewayKick
 from mpush_tw.protocol.routes import RemoteRoute
 
 _UNNAMED_OS = "unknown"
+_MAX_UNFINISHED = 200_000
+
+
+class Unfinished:
+    """
+    Routes that still say online in the store although their connection has ended: the
+    store was away. Bounded; the oldest are forgotten, and found stale by the first push
+    (server 14.2).
+    """
+
+    def __init__(self) -> None:
+        self._routes: OrderedDict[tuple[str, int, str | None], RemoteRoute] = (
+            OrderedDict()
+        )
+
+    def __len__(self) -> int:
+        return len(self._routes)
+
+    def add(self, user_id: str, client_type: int, route: RemoteRoute) -> None:
+        """
+        Remember one.
+        """
+        self._routes[user_id, client_type, route.connection_id] = route
+        if len(self._routes) > _MAX_UNFINISHED:
+            self._routes.popitem(last=False)
+
+    def take(self) -> tuple[str, int, RemoteRoute] | None:
+        """
+        Take the oldest out; C{None} when there is none.
+        """
+        if not self._routes:
+            return None
+        (user_id, client_type, _), route = self._routes.popitem(last=False)
+        return user_id, client_type, route
 
 
 class Router:
@@ -31,6 +67,7 @@ class Router:
 
     @ivar local: The connections of this node.
     @ivar remote: The routes of the cluster.
+    @ivar unfinished: Routes that should have been ended while the store was away.
     """
 
     def __init__(
@@ -43,9 +80,12 @@ class Router:
         log: NodeLog,
         metrics: NodeMetrics,
         max_per_user: int,
+        send_kick: Callable[[GatewayKick], None],
     ) -> None:
         """
         @param max_per_user: C{mp.limits.max-per-user}.
+        @param send_kick: Has a message delivered to the node that it names; does not
+            wait, and does not fail.
         """
         self._identity = identity
         self.local = local
@@ -55,6 +95,8 @@ class Router:
         self._log = log
         self._metrics = metrics
         self._max_per_user = max_per_user
+        self._send_kick = send_kick
+        self.unfinished = Unfinished()
 
     async def bind(
         self, connection: Connection, user_id: str, tags: str | None
@@ -66,17 +108,10 @@ class Router:
         @return: C{False} when the shared store did not take the route; nothing of the
             binding remains then (S-3), and a displaced local route is back.
         """
-        local, identity = self.local, self._identity
+        local = self.local
         connection.client_type = self._type_of(connection)
         displaced = local.register(connection, user_id)
-        route = RemoteRoute(
-            identity.host,
-            identity.port,
-            connection.device_id,
-            connection.os_name or _UNNAMED_OS,
-            connection.client_version,
-            connection.id,
-        )
+        route = self.route_of(connection)
         try:
             old = await self.remote.register(user_id, connection.client_type, route)
         except Unavailable as error:
@@ -102,9 +137,7 @@ class Router:
                 # The other one has left as well, and could not end a route that was
                 # not its own any more.
                 old = None
-            await self.remote.give_back(
-                user_id, connection.client_type, connection.id, old
-            )
+            await self.remote.give_back(user_id, connection.client_type, route, old)
             return False
         self._displaced(user_id, connection, displaced, old)
         connection.user_id = user_id
@@ -131,6 +164,7 @@ class Router:
         if user_id is None:
             return
         client_type = connection.client_type
+        route = self.route_of(connection)
         connection.user_id = connection.tags = None
         if self.local.unregister(connection, user_id):
             self._log.general.info(
@@ -139,7 +173,10 @@ class Router:
                 router=connection,
             )
         try:
-            await self.remote.mark_offline(user_id, client_type, connection.id)
+            await self.remote.mark_offline(user_id, client_type, route)
+        except Unavailable:
+            self.unfinished.add(user_id, client_type, route)
+            raise
         finally:
             self._events.post(
                 UserOffline(
@@ -154,6 +191,19 @@ class Router:
                     ),
                 )
             )
+
+    def route_of(self, connection: Connection) -> RemoteRoute:
+        """
+        Give the route that the store has to hold for a bound connection.
+        """
+        return RemoteRoute(
+            self._identity.host,
+            self._identity.port,
+            connection.device_id,
+            connection.os_name or _UNNAMED_OS,
+            connection.client_version,
+            connection.id,
+        )
 
     def _step_back(
         self, connection: Connection, user_id: str, displaced: Connection | None
@@ -208,6 +258,54 @@ class Router:
                         port=old.port,
                     )
                 )
+                self._send_kick(
+                    GatewayKick(
+                        user_id,
+                        old.device_id,
+                        old.connection_id,
+                        connection.client_type,
+                        old.host,
+                        old.port,
+                    )
+                )
+
+    def kick_requested(self, kick: GatewayKick) -> bool:
+        """
+        Do what another node asks: kick the connection that it names, if it is still the
+        one that has the user here (cluster 5.3).
+
+        @return: Whether KICK was written.
+        """
+        log = self._log.conn
+        if (kick.target_server, kick.target_port) != (
+            self._identity.host,
+            self._identity.port,
+        ):
+            log.error(
+                "receive kick msg, but not in current server, msg={kick}",
+                kick=str(kick),
+            )
+        elif (connection := self._local_of(kick)) is None:
+            log.warn(
+                "can't find local connection, kick failed, msg={kick}", kick=str(kick)
+            )
+        elif connection.id != kick.connection_id:
+            log.warn(
+                "kick target is not the connection of this user any more, msg={kick}, "
+                "conn={conn}",
+                kick=str(kick),
+                conn=connection,
+            )
+        else:
+            assert kick.user_id is not None
+            return self.kick(connection, kick.user_id, from_remote=True)
+        self._metrics.kicks["remote", "ignored"] += 1
+        return False
+
+    def _local_of(self, kick: GatewayKick) -> Connection | None:
+        if kick.user_id is None:
+            return None
+        return self.local.lookup(kick.user_id, kick.client_type)
 
     def kick(self, connection: Connection, user_id: str, from_remote: bool) -> bool:
         """

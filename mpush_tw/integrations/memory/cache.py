@@ -117,16 +117,12 @@ class MemoryCache:
         return succeed(self._fields(key).get(field))
 
     def hset(self, key: str, field: str, value: str) -> Deferred[None]:
-        flat = self._hashes.get(key)
-        if flat is None or (len(flat) == 2 and flat[0] == field):
-            self._put(key, (field, value))
-        else:
-            self._store(key, self._fields(key) | {field: value})
+        self._write(key, field, value)
         return succeed(None)
 
     def hswap(self, key: str, field: str, value: str) -> Deferred[str | None]:
         old = self._fields(key).get(field)
-        self.hset(key, field, value)
+        self._write(key, field, value)
         return succeed(old)
 
     def hset_if(
@@ -134,7 +130,7 @@ class MemoryCache:
     ) -> Deferred[bool]:
         if self._fields(key).get(field) != expected:
             return succeed(False)
-        self.hset(key, field, value)
+        self._write(key, field, value)
         return succeed(True)
 
     def hdel(self, key: str, field: str) -> Deferred[None]:
@@ -152,8 +148,15 @@ class MemoryCache:
             total = int(fields.get(field, "0")) + amount
         except ValueError:
             return fail(Unavailable(f"field {field} of {key} is no number"))
-        self.hset(key, field, str(total))
+        self._write(key, field, str(total))
         return succeed(total)
+
+    def _write(self, key: str, field: str, value: str) -> None:
+        flat = self._hashes.get(key)
+        if flat is None or (len(flat) == 2 and flat[0] == field):
+            self._put(key, (field, value))
+        else:
+            self._store(key, self._fields(key) | {field: value})
 
     def _fields(self, key: str) -> dict[str, str]:
         flat = self._hashes.get(key, ())

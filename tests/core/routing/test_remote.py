@@ -132,12 +132,10 @@ class RemoteRoutesTests(SynchronousTestCase):
 
     def test_order_of_commands(self) -> None:
         """
-        The store is asked in the order of the original: first read, then write.
+        The store is asked once: it reads, then writes, in one step (C-2).
         """
         self.register()
-        self.assertEqual(
-            self.core.cache.commands, [("hget", "mp:ur:u"), ("hset", "mp:ur:u")]
-        )
+        self.assertEqual(self.core.cache.commands, [("hswap", "mp:ur:u")])
 
     def test_replaced(self) -> None:
         """
@@ -171,7 +169,7 @@ class RemoteRoutesTests(SynchronousTestCase):
         Going offline takes the connection out and keeps the rest.
         """
         self.register()
-        marked = start(self.routes.mark_offline("u", 1, "0a1b2c3d"))
+        marked = start(self.routes.mark_offline("u", 1, _ROUTE))
         self.assertTrue(self.successResultOf(marked))
         self.assertEqual(
             self.find(), RemoteRoute("10.0.0.1", 3001, "d1", "android", "1.0", None)
@@ -182,35 +180,53 @@ class RemoteRoutesTests(SynchronousTestCase):
         A route that names another connection stays (S-14).
         """
         self.register()
-        marked = start(self.routes.mark_offline("u", 1, "ffffffff"))
+        other = attrs.evolve(_ROUTE, connection_id="ffffffff")
+        marked = start(self.routes.mark_offline("u", 1, other))
         self.assertFalse(self.successResultOf(marked))
         self.assertEqual(self.find(), _ROUTE)
 
-    def test_whatever_connection(self) -> None:
+    def test_other_words(self) -> None:
         """
-        A route can be ended whatever connection it names.
+        A route that was written in another order, with members of its own, is ended as
+        well: it names the same connection.
         """
-        self.register()
-        self.assertTrue(
-            self.successResultOf(start(self.routes.mark_offline("u", 1, None)))
+        text = (
+            '{"connId":"0a1b2c3d","clientVersion":"1.0","deviceId":"d1","more":1,'
+            '"host":"10.0.0.1","osName":"android","port":3001}'
         )
+        self.core.cache.hset("mp:ur:u", "1", text)
+        marked = start(self.routes.mark_offline("u", 1, _ROUTE))
+        self.assertTrue(self.successResultOf(marked))
+        self.assertEqual(self.find(), _ROUTE.ended())
+
+    def test_found_route(self) -> None:
+        """
+        A route that was read can be ended however it was written.
+        """
+        text = _ROUTE.encode().replace(":", ": ")
+        self.core.cache.hset("mp:ur:u", "1", text)
+        found = self.find()
+        assert found is not None
+        self.core.cache.commands.clear()
+        marked = start(self.routes.mark_offline("u", 1, found))
+        self.assertTrue(self.successResultOf(marked))
+        self.assertEqual(self.core.cache.commands, [("hset_if", "mp:ur:u")])
 
     def test_offline_already(self) -> None:
         """
         A route that is offline is not written again, nor is one that is not there.
         """
         for _ in range(2):
-            marked = start(self.routes.mark_offline("u", 1, None))
+            marked = start(self.routes.mark_offline("u", 1, _ROUTE))
             self.assertFalse(self.successResultOf(marked))
-            self.register(RemoteRoute("10.0.0.1", 1, "d", "android", "1", None))
-            self.core.cache.commands.clear()
-        self.assertNotIn(("hset", "mp:ur:u"), self.core.cache.commands)
+            self.register(_ROUTE.ended())
+        self.assertEqual(self.find(), _ROUTE.ended())
 
-    def give_back(self, connection_id: str, old: RemoteRoute | None) -> None:
+    def give_back(self, route: RemoteRoute, old: RemoteRoute | None) -> None:
         """
         Undo a registration for user C{u}.
         """
-        self.successResultOf(start(self.routes.give_back("u", 1, connection_id, old)))
+        self.successResultOf(start(self.routes.give_back("u", 1, route, old)))
 
     def test_given_back(self) -> None:
         """
@@ -220,7 +236,7 @@ class RemoteRoutesTests(SynchronousTestCase):
         newer = attrs.evolve(_ROUTE, device_id="d2", connection_id="ffff0000")
         old = self.register(newer)
         assert isinstance(old, RemoteRoute)
-        self.give_back("ffff0000", old)
+        self.give_back(newer, old)
         self.assertEqual(self.find(), _ROUTE)
 
     def test_given_back_to_nobody(self) -> None:
@@ -228,7 +244,7 @@ class RemoteRoutesTests(SynchronousTestCase):
         If nobody had it before, the route says offline.
         """
         self.register()
-        self.give_back(_ROUTE.connection_id or "", None)
+        self.give_back(_ROUTE, None)
         self.assertEqual(self.find(), attrs.evolve(_ROUTE, connection_id=None))
 
     def test_not_given_back(self) -> None:
@@ -238,15 +254,51 @@ class RemoteRoutesTests(SynchronousTestCase):
         self.register()
         newer = attrs.evolve(_ROUTE, device_id="d2", connection_id="ffff0000")
         self.register(newer)
-        self.give_back("0a1b2c3d", None)
+        self.give_back(_ROUTE, None)
         self.assertEqual(self.find(), newer)
 
     def test_nothing_to_give_back(self) -> None:
         """
         Without a route there is nothing to undo, and nothing is written.
         """
-        self.give_back("0a1b2c3d", _ROUTE)
+        self.give_back(_ROUTE, _ROUTE)
         self.assertIsNone(self.find())
+
+    def restore(self) -> object:
+        """
+        See that the route of user C{u} is there.
+        """
+        restoring = start(self.routes.restore("u", 1, _ROUTE))
+        return self.successResultOf(restoring)  # type: ignore[no-any-return]
+
+    def test_restored(self) -> None:
+        """
+        A route that is missing, offline or damaged is written again.
+        """
+        for text in (None, _ROUTE.ended().encode(), "{damaged"):
+            self.core.cache.delete("mp:ur:u")
+            if text is not None:
+                self.core.cache.hset("mp:ur:u", "1", text)
+            self.assertIsNone(self.restore())
+            self.assertEqual(self.find(), _ROUTE)
+
+    def test_nothing_to_restore(self) -> None:
+        """
+        A route that is there is not written again.
+        """
+        self.register()
+        self.core.cache.commands.clear()
+        self.assertIsNone(self.restore())
+        self.assertEqual(self.core.cache.commands, [("hget", "mp:ur:u")])
+
+    def test_somebody_else_has_it(self) -> None:
+        """
+        A route that another node has taken stays, and is named.
+        """
+        other = attrs.evolve(_ROUTE, host="10.0.0.2", connection_id="ffff0000")
+        self.register(other)
+        self.assertEqual(self.restore(), other)
+        self.assertEqual(self.find(), other)
 
     def test_unreadable(self) -> None:
         """
@@ -266,6 +318,7 @@ class RemoteRoutesTests(SynchronousTestCase):
             start(self.routes.find("u", 1)),
             start(self.routes.find_all("u")),
             start(self.routes.register("u", 1, _ROUTE)),
-            start(self.routes.mark_offline("u", 1, None)),
+            start(self.routes.mark_offline("u", 1, _ROUTE)),
+            start(self.routes.restore("u", 1, _ROUTE)),
         ):
             self.failureResultOf(question, Unavailable)

@@ -17,6 +17,7 @@ from mpush_tw.interfaces import (
     UserOffline,
     UserOnline,
 )
+from mpush_tw.protocol.gateway import GatewayKick
 from mpush_tw.protocol.routes import RemoteRoute
 from tests.core.fakes import Core, FakeConnection, start
 
@@ -133,6 +134,7 @@ class BindTests(RouterTestCase):
             self.core.log,
             self.core.metrics,
             20,
+            self.core.kicks_sent.append,
         )
         connection = FakeConnection()
         start(router.bind(connection, "u", None))
@@ -177,7 +179,7 @@ class BindTests(RouterTestCase):
         """
         older = self.bound("d1")
         self.heard()
-        self.core.cache.fails.add("hset")
+        self.core.cache.fails.add("hswap")
         self.assertFalse(self.successResultOf(self.binding(FakeConnection("d2"))))
         self.assertIs(self.core.local.lookup("u", 1), older)
         self.assertEqual(older.sent, [])
@@ -190,7 +192,8 @@ class BindTests(RouterTestCase):
         """
         older = self.bound("d1")
         self.core.cache.slow = True
-        self.core.cache.fails.add("hset")
+        self.core.cache.fails.add("hswap")
+        self.core.cache.fails.add("hset_if")
         binding = self.binding(FakeConnection("d2"))
         leaving = start(self.router.unbind(older))
         self.core.cache.release()
@@ -204,7 +207,7 @@ class BindTests(RouterTestCase):
         """
         self.bound("d1")
         self.core.cache.slow = True
-        self.core.cache.fails.add("hget")
+        self.core.cache.fails.add("hswap")
         failing = self.binding(FakeConnection("d2"))
         held = list(self.core.cache.held)
         self.core.cache.held.clear()
@@ -254,7 +257,6 @@ class BindTests(RouterTestCase):
         connection = FakeConnection("d2")
         binding = self.binding(connection)
         # The route has been written when the older one leaves.
-        self.core.cache.held.pop(0)()
         unbinding = start(self.router.unbind(older))
         older.ended = connection.ended = "peer"
         self.core.cache.release()
@@ -273,7 +275,6 @@ class BindTests(RouterTestCase):
         self.core.cache.slow = True
         connection = FakeConnection("d2")
         self.binding(connection)
-        self.core.cache.held.pop(0)()
         start(self.router.unbind(older))
         older.ended = connection.ended = "peer"
         self.core.cache.release()
@@ -301,8 +302,7 @@ class BindTests(RouterTestCase):
         gone = FakeConnection("d1")
         binding = self.binding(gone)
         gone.ended = "peer"
-        # The first read has been answered, the write has not.
-        self.core.cache.held.pop(0)()
+        # The route has been written, the answer is still under way.
         self.core.cache.slow = False
         newer = self.bound("d2")
         self.core.cache.release()
@@ -383,7 +383,7 @@ class KickTests(RouterTestCase):
 
     def test_another_node(self) -> None:
         """
-        A device on another node is named in an event, for whoever passes it on.
+        A device on another node is named in an event, and its node is asked to kick it.
         """
         start(
             self.core.remote.register(
@@ -400,6 +400,10 @@ class KickTests(RouterTestCase):
                 UserOnline("u", connection.id, "d1", 1),
             ],
         )
+        self.assertEqual(
+            self.core.kicks_sent,
+            [GatewayKick("u", "d0", "0badcafe", 1, "10.0.0.2", 3001)],
+        )
 
     def test_another_node_offline(self) -> None:
         """
@@ -412,6 +416,7 @@ class KickTests(RouterTestCase):
         )
         connection = self.bound("d1")
         self.assertEqual(self.heard(), [UserOnline("u", connection.id, "d1", 1)])
+        self.assertEqual(self.core.kicks_sent, [])
 
     def test_stale_route_of_this_node(self) -> None:
         """
@@ -420,6 +425,7 @@ class KickTests(RouterTestCase):
         start(self.core.remote.register("u", 1, self.core.route(self.core.here)))
         connection = self.bound("d1")
         self.assertEqual(self.heard(), [UserOnline("u", connection.id, "d1", 1)])
+        self.assertEqual(self.core.kicks_sent, [])
 
     def test_from_another_node(self) -> None:
         """
@@ -431,6 +437,55 @@ class KickTests(RouterTestCase):
         self.assertEqual(connection.sent, [("kick", "u")])
         self.assertEqual(self.core.metrics.kicks, {("remote", "success"): 1})
         self.assertEqual(self.heard(), [UserKicked("u", "d1", connection.id, True)])
+
+    def requested(self, **changes: object) -> bool:
+        """
+        Have another node ask to kick the phone of C{u}.
+        """
+        connection = self.core.local.lookup("u", 1)
+        kick = GatewayKick(
+            "u", "d0", connection.id if connection else "", 1, "10.0.0.1", 3001
+        )
+        return self.router.kick_requested(kick._replace(**changes))  # type: ignore[arg-type]
+
+    def test_requested(self) -> None:
+        """
+        A kick that another node asks for is written; routes stay as they are.
+        """
+        connection = self.bound("d1")
+        self.assertTrue(self.requested())
+        self.assertEqual(connection.sent, [("kick", "u")])
+        self.assertIs(self.core.local.lookup("u", 1), connection)
+        self.assertEqual(self.remote_connection(), connection.id)
+
+    def test_requested_of_another_node(self) -> None:
+        """
+        A kick that names another node is not for us.
+        """
+        connection = self.bound("d1")
+        self.assertFalse(self.requested(target_server="10.0.0.2"))
+        self.assertFalse(self.requested(target_port=3002))
+        self.assertEqual(connection.sent, [])
+        self.assertEqual(self.core.metrics.kicks, {("remote", "ignored"): 2})
+
+    def test_requested_for_nobody(self) -> None:
+        """
+        A kick for a user, or a type, that is not here is dropped.
+        """
+        connection = self.bound("d1")
+        self.assertFalse(self.requested(user_id="other"))
+        self.assertFalse(self.requested(user_id=None))
+        self.assertFalse(self.requested(client_type=2))
+        self.assertEqual(connection.sent, [])
+
+    def test_requested_too_late(self) -> None:
+        """
+        A kick that names an earlier connection does not hit the one that came back.
+        """
+        connection = self.bound("d1")
+        self.assertFalse(self.requested(connection_id="0badcafe"))
+        self.assertFalse(self.requested(connection_id=None))
+        self.assertEqual(connection.sent, [])
 
 
 class MaxPerUserTests(RouterTestCase):
