@@ -83,6 +83,13 @@ class OnlineUsers:
             return self._in_turn(event.user_id, lambda: self._went_offline(event))
         return None
 
+    def note_missed(self, user_id: str) -> None:
+        """
+        Remember a user whose coming or going has still to be written.
+        """
+        if len(self._missed) < _MAX_MISSED:
+            self._missed[user_id] = None
+
     def take_missed(self) -> list[str]:
         """
         Name the users whose coming or going could not be written, once.
@@ -140,8 +147,7 @@ class OnlineUsers:
                 try:
                     await queue.popleft()()
                 except Unavailable as error:
-                    if len(self._missed) < _MAX_MISSED:
-                        self._missed[user_id] = None
+                    self.note_missed(user_id)
                     self._log.general.error(
                         "online list of {user_id} not updated: {error}",
                         user_id=user_id,

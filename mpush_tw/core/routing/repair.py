@@ -87,8 +87,8 @@ class StoreRepair:
 
     async def _go_round(self) -> None:
         self._metrics.store_repairs += 1
-        missed = self._online.take_missed()
         ended = await self._end_unfinished()
+        missed = self._online.take_missed()
         for start in range(0, len(missed), _SLICE):
             await _all([self._list(one) for one in missed[start : start + _SLICE]])
         restored = 0
@@ -117,7 +117,7 @@ class StoreRepair:
         except Unavailable:
             self._router.unfinished.add(user_id, client_type, route)
             raise
-        await self._list(user_id)
+        self._online.note_missed(user_id)
 
     async def _list(self, user_id: str) -> None:
         here = bool(self._router.local.lookup_all(user_id))
