@@ -1,23 +1,61 @@
 # mpush_tw: what people type. `make run` and `make test` need python3 (3.11 or newer,
 # with venv) and nothing else.
 
+SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := mpush_tw tests twisted
 CONFIG ?= etc/mpush.conf
 
-.PHONY: run test lint check-types unit clean mpload bench help
+RUNNING := .run
+ZOOKEEPER_JARS := /usr/share/java/zookeeper.jar:/usr/share/java/slf4j-simple.jar
+
+.PHONY: run test lint check-types unit clean mpload bench help up down node-a node-b
 
 help:
 	@echo "make run     start a push server with $(CONFIG)"
 	@echo "make test    run linter, type checker and the whole test suite"
+	@echo "make up      start a Redis and a ZooKeeper on this machine, for development"
+	@echo "make node-a  start the first of two nodes that use them; make node-b the second"
+	@echo "make down    stop that Redis and ZooKeeper"
 	@echo "make mpload  build the load generator in benchmarks/load"
 	@echo "make bench   measure a node of this checkout (a few minutes)"
 	@echo "make clean   remove what the other targets made"
 
 run: $(VENV)/.installed
 	PYTHONPATH=. $(BIN)/twistd --nodaemon --pidfile= mpush --config $(CONFIG)
+
+node-a node-b: $(VENV)/.installed
+	PYTHONPATH=. $(BIN)/twistd --nodaemon --pidfile= mpush --config etc/$@.conf
+
+up:
+	@command -v redis-server > /dev/null && command -v java > /dev/null && \
+	  test -e /usr/share/java/zookeeper.jar || \
+	  { echo "make up needs redis-server and zookeeper: on Debian and Ubuntu run" \
+	         "'apt-get install redis-server zookeeper'."; exit 1; }
+	@mkdir -p $(RUNNING)/zookeeper
+	@redis-server --daemonize yes --bind 127.0.0.1 --port 6379 --save '' \
+	  --dir $(CURDIR)/$(RUNNING) --pidfile $(CURDIR)/$(RUNNING)/redis.pid \
+	  --logfile redis.log > /dev/null
+	@nohup java -Xmx64m -cp $(ZOOKEEPER_JARS) \
+	  org.apache.zookeeper.server.ZooKeeperServerMain etc/zookeeper-dev.cfg \
+	  > $(RUNNING)/zookeeper.log 2>&1 & echo $$! > $(RUNNING)/zookeeper.pid
+	@for port in 6379 2181; do for i in $$(seq 100); do \
+	  (: < /dev/tcp/127.0.0.1/$$port) 2> /dev/null && continue 2; sleep 0.1; done; \
+	  echo "nothing answers on port $$port; see $(RUNNING)/*.log"; exit 1; done
+	@for name in redis zookeeper; do \
+	  kill -0 $$(cat $(RUNNING)/$$name.pid) 2> /dev/null || \
+	  { echo "$$name did not start: see $(RUNNING)/$$name.log; is its port in use?"; \
+	    exit 1; }; done
+	@echo "Redis on 127.0.0.1:6379 and ZooKeeper on 127.0.0.1:2181 run. Next: make" \
+	      "node-a, and make node-b in another terminal. make down stops them."
+
+down:
+	@for name in redis zookeeper; do \
+	  if [ -e $(RUNNING)/$$name.pid ]; then \
+	    kill $$(cat $(RUNNING)/$$name.pid) 2> /dev/null; \
+	    rm -f $(RUNNING)/$$name.pid; fi; done
 
 test: lint check-types unit
 
@@ -60,4 +98,4 @@ bench: $(VENV)/.installed
 	$(BIN)/mpush bench push --ack
 
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .hypothesis _trial_temp* benchmarks/load/mpload
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .hypothesis _trial_temp* benchmarks/load/mpload $(RUNNING)
