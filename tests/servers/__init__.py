@@ -14,6 +14,7 @@ import random
 import shutil
 import signal
 import socket
+from typing import NoReturn
 from unittest import SkipTest
 
 LOOPBACK = "127.0.0.1"
@@ -36,7 +37,7 @@ def require(program: str) -> str:
     return path
 
 
-def missing(reason: str) -> None:
+def missing(reason: str) -> NoReturn:
     """
     Skip the test for want of something; under CI, fail it.
 

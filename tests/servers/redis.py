@@ -35,8 +35,7 @@ Seconds that a server may take to start, or a set of servers to agree.
 """
 
 _SET_UP = frozenset(
-    ("AUTH", "CLIENT", "COMMAND", "CONFIG", "ECHO", "HELLO", "INFO", "MONITOR")
-    + ("PING", "QUIT", "READONLY", "SELECT")
+    ("AUTH", "CLIENT", "COMMAND", "CONFIG", "ECHO", "HELLO", "INFO", "MONITOR", "PING")
 )
 _SCRIPTS = frozenset(("EVAL", "EVALSHA", "SCRIPT"))
 _MONITORED = re.compile(r"\+\d+\.\d+ \[\d+ [^]]*\] (\"(\w+)\".*)")
