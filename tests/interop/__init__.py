@@ -1,0 +1,8 @@
+"""
+Our nodes, senders and devices together with the published Java original, in one Redis
+and one ZooKeeper: the checks of cluster 12.2.
+
+C{java/} holds the drivers that let Python steer the original, L{build} builds them,
+L{processes} runs them. A small part is run with every test run (L{test_smoke}), all of
+it by C{make interop}.
+"""

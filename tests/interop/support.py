@@ -1,0 +1,430 @@
+"""
+A cluster for tests: Redis, ZooKeeper, nodes of both kinds, senders and devices.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, TypeVar
+
+import attrs
+from kazoo.client import KazooClient  # type: ignore[import-untyped]
+from kazoo.exceptions import NoNodeError  # type: ignore[import-untyped]
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.trial.runner import TestLoader
+from twisted.trial.unittest import TestCase, TestSuite
+
+from mpush_tw.client import (
+    Client,
+    ClientListener,
+    ClientSettings,
+    ISessionStorage,
+    KickPolicy,
+)
+from tests.interop.build import Drivers, build_drivers
+from tests.interop.processes import (
+    START_S,
+    Doors,
+    JavaDevice,
+    JavaNode,
+    JavaSender,
+    OurNode,
+    pause,
+)
+from tests.servers.redis import RedisServer, wait_until
+from tests.servers.zookeeper import ZooKeeperServer
+from tests.support import SAMPLE
+
+NAMESPACE = "/mpush"
+DIGEST = "mpush"
+
+MOBILE, PC, WEB = 1, 2, 3
+
+_Answer = TypeVar("_Answer")
+
+Node = JavaNode | OurNode
+
+
+async def until(
+    answer: Callable[[], _Answer], what: str, seconds: float = 10.0
+) -> _Answer:
+    """
+    Ask again and again until the answer counts as true, the reactor running meanwhile.
+
+    @param what: What is waited for, for the failure.
+    @return: That answer.
+    @raise AssertionError: When it takes too long.
+    """
+    deadline = time.monotonic() + seconds
+    while not (found := answer()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {seconds} seconds in vain for {what}")
+        await pause(0.05)
+    return found
+
+
+class Cluster:
+    """
+    Members are started when they are first asked for, and stay.
+
+    @ivar redis: The one Redis.
+    @ivar zookeeper: The one ZooKeeper.
+    """
+
+    def __init__(self) -> None:
+        self.drivers: Drivers = build_drivers()
+        self.redis = RedisServer()
+        self.zookeeper = ZooKeeperServer()
+        self._members: list[Any] = [self.zookeeper, self.redis]
+        atexit.register(self.stop)
+        self.redis.start()
+        self.zookeeper.start()
+
+    def stop(self) -> None:
+        """
+        End everything. May be called again.
+        """
+        atexit.unregister(self.stop)
+        while self._members:
+            self._members.pop().stop()
+
+    @property
+    def settings(self) -> list[str]:
+        """
+        The lines of configuration that all members have.
+        """
+        return [
+            f'mp.zk.server-address="{self.zookeeper.address}"',
+            f'mp.redis.nodes=["{self.redis.address}"]',
+            "mp.core.min-heartbeat=10s",
+        ]
+
+    # ------------------------------------------------------------- members
+
+    @cached_property
+    def java_node(self) -> JavaNode:
+        """
+        The node that the checks call J.
+        """
+        return self.add_java_node("java", "127.0.0.3")
+
+    @cached_property
+    def other_java_node(self) -> JavaNode:
+        """
+        A second node of the original, for comparisons.
+        """
+        return self.add_java_node("java-2", "127.0.0.4")
+
+    @cached_property
+    def our_node(self) -> OurNode:
+        """
+        The node that the checks call P.
+        """
+        return self.add_our_node("ours", "127.0.0.2")
+
+    @cached_property
+    def java_sender(self) -> JavaSender:
+        """
+        The sender that the checks call S.
+        """
+        sender = JavaSender("sender", self.drivers, self.settings)
+        self._members.append(sender)
+        sender.start()
+        return sender
+
+    def add_java_node(self, name: str, host: str) -> JavaNode:
+        """
+        Start a node of the original.
+        """
+        node = JavaNode(name, self.drivers, host, self.settings)
+        self._members.append(node)
+        node.start()
+        return node
+
+    def add_our_node(self, name: str, host: str) -> OurNode:
+        """
+        Start a node of ours, and wait until it has registered.
+        """
+        node = OurNode(name, host, self.settings)
+        self._members.append(node)
+        node.spawn()
+        self.wait_registered(node)
+        return node
+
+    def wait_registered(self, node: Node) -> None:
+        """
+        Block until a node's gateway is found in ZooKeeper.
+        """
+
+        def found() -> bool:
+            assert node.running, f"{node!r} has ended:\n{node.output()}"
+            return node.doors.gateway in self.addresses("gs")
+
+        wait_until(found, f"{node!r} to register", START_S)
+
+    # ------------------------------------------------------------- ZooKeeper
+
+    @cached_property
+    def tree(self) -> KazooClient:
+        """
+        A client that may read what the nodes write.
+        """
+        client = self.connect_tree(auth_data=[("digest", DIGEST)])
+        self._members.append(_Closing(client))
+        return client
+
+    def connect_tree(self, **options: Any) -> KazooClient:
+        """
+        Connect a client of kazoo; the caller stops and closes it.
+        """
+        client = KazooClient(self.zookeeper.address, timeout=30, **options)
+        client.start(START_S)
+        return client
+
+    def registered(self, service: str) -> dict[str, dict[str, Any]]:
+        """
+        List the nodes of a service, C{cs}, C{gs} or C{ws}: path and content.
+        """
+        parent = f"{NAMESPACE}/cluster/{service}"
+        found = {}
+        try:
+            for name in self.tree.get_children(parent):
+                data, _ = self.tree.get(f"{parent}/{name}")
+                found[f"{parent}/{name}"] = json.loads(data)
+        except NoNodeError:
+            # Not there yet, or one that left in between.
+            pass
+        return found
+
+    def addresses(self, service: str) -> list[str]:
+        """
+        List the C{host:port} of the nodes of a service.
+        """
+        nodes = self.registered(service).values()
+        return [f"{node['host']}:{node['port']}" for node in nodes]
+
+    # ------------------------------------------------------------- Redis
+
+    def routes(self, user: str) -> dict[int, dict[str, Any]]:
+        """
+        Read a user's routes: client type and content.
+        """
+        lines = self.redis.cli("HGETALL", f"mp:ur:{user}").splitlines()
+        texts = dict(zip(lines[::2], lines[1::2], strict=True))
+        return {int(field): json.loads(text) for field, text in texts.items()}
+
+    def online(self, user: str, client_type: int = MOBILE) -> dict[str, Any] | None:
+        """
+        Read a user's route of one type; C{None} when there is none or it is offline.
+        """
+        route = self.routes(user).get(client_type)
+        return route if route is not None and "connId" in route else None
+
+    def sessions(self) -> int:
+        """
+        Count the stored reusable sessions.
+        """
+        return len(self.redis.cli("KEYS", "mp:rs:*").splitlines())
+
+    def subscribers(self, channel: str) -> int:
+        """
+        Count who listens to a channel.
+        """
+        return int(self.redis.cli("PUBSUB", "NUMSUB", channel).splitlines()[1])
+
+
+@attrs.frozen
+class _Closing:
+    client: KazooClient
+
+    def stop(self) -> None:
+        self.client.stop()
+        self.client.close()
+
+
+_shared: Cluster | None = None
+
+
+def shared_cluster() -> Cluster:
+    """
+    Give the cluster that most tests use, so that a JVM starts once and not for each of
+    them. Who breaks something of it mends it again, or calls L{drop_shared_cluster}.
+    """
+    global _shared
+    if _shared is None:
+        _shared = Cluster()
+    return _shared
+
+
+def drop_shared_cluster() -> None:
+    """
+    End it; the next who asks gets a new one.
+    """
+    global _shared
+    if _shared is not None:
+        _shared.stop()
+        _shared = None
+
+
+class OurDevice(ClientListener):
+    """
+    A device with our client, that does nothing by itself when it is kicked.
+
+    @ivar pushes: The texts received, with the ids to confirm or 0, in order.
+    @ivar kicks: The users it was kicked for.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        server: tuple[str, int],
+        user: str | None = None,
+        os_name: str = "android",
+        storage: ISessionStorage | None = None,
+        tags: str | None = None,
+    ) -> None:
+        self.name = name
+        self.user = user
+        self.pushes: list[tuple[str, int]] = []
+        self.kicks: list[str] = []
+        self._client = Client(
+            ClientSettings(
+                device_id=name,
+                server_host=server[0],
+                server_port=server[1],
+                public_key=SAMPLE["rsaPublicKeyBase64"],
+                os_name=os_name,
+                tags=tags,
+                session_storage=storage,
+                kick_policy=KickPolicy.REBIND,
+            ),
+            self,
+            reactor=reactor,
+        )
+
+    async def connect(self) -> None:
+        """
+        Connect, shake hands or come back by the stored session, and bind the user.
+        """
+        self._client.start()
+        await self._client.when_online().addTimeout(10, reactor)
+        if self.user is not None:
+            await self._client.bind_user(self.user)
+
+    def leave(self) -> Deferred[None]:
+        """
+        Close the connection and stay away.
+        """
+        return self._client.stop()
+
+    def ack(self, message_id: int) -> None:
+        """
+        Confirm a push as the application does.
+        """
+        assert self._client.ack(message_id)
+
+    def on_receive_push(self, content: bytes, message_id: int) -> None:
+        self.pushes.append((content.decode(), message_id))
+
+    def on_kick_user(self, device_id: str, user_id: str) -> None:
+        self.kicks.append(user_id)
+
+    async def pushed(self, text: str, seconds: float = 5.0) -> int:
+        """
+        Wait for a push.
+
+        @return: Its id, 0 if the application need not confirm.
+        """
+
+        def found() -> list[int]:
+            return [number for said, number in self.pushes if said == text]
+
+        return (await until(found, f"the push {text!r} to {self.name}", seconds))[0]
+
+    async def kicked(self) -> None:
+        """
+        Wait until it is kicked.
+        """
+        await until(lambda: self.kicks, f"{self.name} to be kicked")
+
+
+def full_set(module: str) -> Callable[[], TestSuite]:
+    """
+    Make the C{test_suite} of a module whose tests belong to the full set: empty unless
+    C{MPUSH_INTEROP=all}. So a test run without it takes a minute and not ten, and has
+    nothing to skip. Tests that are named one by one run in any case.
+
+    @param module: Its C{__name__}.
+    """
+
+    def test_suite() -> TestSuite:
+        suite = TestSuite()
+        if os.environ.get("MPUSH_INTEROP") == "all":
+            loader = TestLoader()
+            for found in loader.findTestClasses(sys.modules[module]):
+                suite.addTest(loader.loadClass(found))
+        return suite
+
+    return test_suite
+
+
+class InteropTestCase(TestCase):
+    """
+    A test in the shared cluster.
+
+    @ivar cluster: That cluster.
+    """
+
+    timeout = 120
+
+    def setUp(self) -> None:
+        self.cluster = shared_cluster()
+
+    async def our_device(
+        self, name: str, doors: Doors, user: str | None = None, **options: Any
+    ) -> OurDevice:
+        """
+        Connect a device of ours, that leaves after the test.
+
+        @param options: As L{OurDevice} takes them.
+        """
+        device = OurDevice(name, doors.address, user, **options)
+        self.addCleanup(device.leave)
+        await device.connect()
+        return device
+
+    async def java_device(
+        self, name: str, doors: Doors, user: str | None = None, **options: Any
+    ) -> JavaDevice:
+        """
+        Connect a device of the original, that leaves after the test.
+
+        @param options: As L{JavaDevice} takes them.
+        """
+        device = JavaDevice(name, self.cluster.drivers, doors.address, user, **options)
+        self.addCleanup(device.stop)
+        await device.connect()
+        if user is not None:
+            await until(lambda: self.route_of(name, user), f"{name} to be bound")
+        return device
+
+    def route_of(self, device: str, user: str) -> dict[str, Any] | None:
+        """
+        Find the online route of a device.
+        """
+        return next(
+            (
+                route
+                for route in self.cluster.routes(user).values()
+                if route["deviceId"] == device and "connId" in route
+            ),
+            None,
+        )
