@@ -64,6 +64,18 @@ def _redis(settings: Settings) -> Iterator[Conflict]:
             "found nothing, expected the master's name, "
             "because mp.redis.cluster-model is sentinel",
         )
+    certificate, private = (
+        ("mp", "redis", "tls", name) for name in ("cert-file", "key-file")
+    )
+    if bool(redis.tls.cert_file) != bool(redis.tls.key_file):
+        first, second = certificate, private
+        if redis.tls.cert_file:
+            first, second = private, certificate
+        yield (
+            (first, second),
+            f"found nothing, expected a file, because {'.'.join(second)} is set: a "
+            "certificate and its key go together",
+        )
 
 
 def _mode(settings: Settings) -> Iterator[Conflict]:

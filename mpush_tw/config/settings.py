@@ -38,7 +38,9 @@ __all__ = [
     "NetSettings",
     "PoolSettings",
     "PushSettings",
+    "RedisPoolSettings",
     "RedisSettings",
+    "RedisTlsSettings",
     "SecuritySettings",
     "Settings",
     "ShapingSettings",
@@ -394,23 +396,25 @@ class RedisPoolSettings:
 
     @ivar max_total: C{maxTotal}. Connections at most.
     @ivar max_idle: C{maxIdle}. No effect.
-    @ivar min_idle: C{minIdle}. Connections opened beforehand.
+    @ivar min_idle: C{minIdle}. Connections that are kept open, at least one.
     @ivar lifo: C{lifo}. No effect.
     @ivar fairness: C{fairness}. No effect.
-    @ivar max_wait_millis: C{maxWaitMillis}. Longest wait for a free connection, in
-        milliseconds; -1 is for ever.
+    @ivar max_wait_millis: C{maxWaitMillis}. Longest wait for a connection while one is
+        being made, in milliseconds; never more than two seconds, which -1 stands for.
     @ivar min_evictable_idle_time_millis: C{minEvictableIdleTimeMillis}. No effect.
     @ivar soft_min_evictable_idle_time_millis: C{softMinEvictableIdleTimeMillis}. No
         effect.
     @ivar num_tests_per_eviction_run: C{numTestsPerEvictionRun}. No effect.
     @ivar test_on_create: C{testOnCreate}. No effect.
-    @ivar test_on_borrow: C{testOnBorrow}. Send PING before a connection is used.
+    @ivar test_on_borrow: C{testOnBorrow}. No effect: connections are shared, not
+        borrowed.
     @ivar test_on_return: C{testOnReturn}. No effect.
-    @ivar test_while_idle: C{testWhileIdle}. Send PING from time to time.
-    @ivar time_between_eviction_runs_millis: C{timeBetweenEvictionRunsMillis}. Pause
-        between two such PINGs, in milliseconds.
-    @ivar block_when_exhausted: C{blockWhenExhausted}. Wait for a free connection;
-        otherwise fail at once.
+    @ivar test_while_idle: C{testWhileIdle}. No effect: idle connections are tested in
+        any case.
+    @ivar time_between_eviction_runs_millis: C{timeBetweenEvictionRunsMillis}. No
+        effect.
+    @ivar block_when_exhausted: C{blockWhenExhausted}. Wait for a connection that is
+        being made; otherwise fail at once.
     @ivar jmx_enabled: C{jmxEnabled}. No effect.
     @ivar jmx_name_prefix: C{jmxNamePrefix}. No effect.
     @ivar jmx_name_base: C{jmxNameBase}. No effect.
@@ -432,16 +436,39 @@ class RedisPoolSettings:
         3, name="numTestsPerEvictionRun", effect=False
     )
     test_on_create: bool = key.boolean(False, name="testOnCreate", effect=False)
-    test_on_borrow: bool = key.boolean(False, name="testOnBorrow")
+    test_on_borrow: bool = key.boolean(False, name="testOnBorrow", effect=False)
     test_on_return: bool = key.boolean(False, name="testOnReturn", effect=False)
-    test_while_idle: bool = key.boolean(False, name="testWhileIdle")
+    test_while_idle: bool = key.boolean(False, name="testWhileIdle", effect=False)
     time_between_eviction_runs_millis: int = key.integer(
-        60000, least=1, name="timeBetweenEvictionRunsMillis"
+        60000, name="timeBetweenEvictionRunsMillis", effect=False
     )
     block_when_exhausted: bool = key.boolean(True, name="blockWhenExhausted")
     jmx_enabled: bool = key.boolean(False, name="jmxEnabled", effect=False)
     jmx_name_prefix: str = key.text("pool", name="jmxNamePrefix", effect=False)
     jmx_name_base: str = key.text("pool", name="jmxNameBase", effect=False)
+
+
+@attrs.frozen(kw_only=True)
+class RedisTlsSettings:
+    """
+    C{mp.redis.tls}: encryption of the connections to Redis, sentinels included. The
+    original has none. Files are PEM.
+
+    @ivar enabled: C{enabled}.
+    @ivar ca_file: C{ca-file}. Certificates of the authorities to trust; empty: those
+        that the system trusts.
+    @ivar cert_file: C{cert-file}. Certificate to show, with its chain; empty: none.
+    @ivar key_file: C{key-file}. Private key of that certificate, without a passphrase.
+    @ivar verify_hostname: C{verify-hostname}. Whether the certificate of a server must
+        be for its address as configured, or as announced by sentinels and clusters. The
+        authority is checked in any case.
+    """
+
+    enabled: bool = key.boolean(False)
+    ca_file: str = key.text()
+    cert_file: str = key.text()
+    key_file: str = key.text()
+    verify_hostname: bool = key.boolean(True)
 
 
 @attrs.frozen(kw_only=True)
@@ -454,6 +481,7 @@ class RedisSettings:
     @ivar nodes: C{nodes}. C{host:port} or C{host:port:password} each, as written;
         empty on a standalone node. Single mode uses the first, the other modes all.
     @ivar password: C{password}. Empty: none, unless a node has its own.
+    @ivar tls: C{tls}. Encryption.
     @ivar config: C{config}. The connection pool.
     """
 
@@ -465,6 +493,7 @@ class RedisSettings:
         secret=True,
     )
     password: str = key.text(secret=True)
+    tls: RedisTlsSettings = key.section(RedisTlsSettings)
     config: RedisPoolSettings = key.section(RedisPoolSettings)
 
     def endpoints(self) -> tuple[RedisNode, ...]:
@@ -479,6 +508,13 @@ class RedisSettings:
             attrs.evolve(node, password=self.password) if self.password else node
             for node in nodes
         )
+
+    def sentinels(self) -> tuple[RedisNode, ...]:
+        """
+        Give C{nodes} in parts, as sentinels: C{password} is the master's, so each has
+        only what stands behind its own port (cluster 2.1).
+        """
+        return tuple(map(redis_node, self.nodes))
 
 
 @attrs.frozen(kw_only=True)

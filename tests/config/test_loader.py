@@ -386,6 +386,17 @@ class RefusedTests(LoaderTestCase):
         )
         self.assertEqual(loaded.settings.redis.sentinel_master, "m")
 
+    def test_tls_pair(self) -> None:
+        """A certificate for Redis without its key is refused, and the reverse."""
+        error = self.refuse(*CLUSTER, "mp.redis.tls.cert-file=/a.pem")
+        self.assertEqual(error.key, "mp.redis.tls.key-file")
+        error = self.refuse(*CLUSTER, "mp.redis.tls.key-file=/a.key")
+        self.assertEqual(error.key, "mp.redis.tls.cert-file")
+        loaded = self.load(
+            *CLUSTER, "mp.redis.tls.cert-file=/a.pem", "mp.redis.tls.key-file=/a.key"
+        )
+        self.assertEqual(loaded.settings.redis.tls.key_file, "/a.key")
+
     def test_hosts(self) -> None:
         """Own addresses may be names, but have no port."""
         self.refuse("mp.net.local-ip=10.0.0.1:3000")

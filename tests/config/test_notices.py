@@ -83,6 +83,8 @@ class NoticeTests(LoaderTestCase):
             "mp.log-conf-path=/x.xml",
             "mp.redis.config.maxIdle=5",
             "mp.redis.config.jmxEnabled=true",
+            "mp.redis.config.testOnBorrow=true",
+            "mp.redis.config.timeBetweenEvictionRunsMillis=1000",
             "mp.thread.pool.conn-work=4",
             "mp.thread.pool.push-client=3",
         ):

@@ -17,6 +17,7 @@ from mpush_tw.config import Settings, _fields, load_settings
 from mpush_tw.config.settings import (
     CoreSettings,
     LimitsSettings,
+    RedisSettings,
     ZkRetrySettings,
     ZkSettings,
 )
@@ -170,6 +171,13 @@ class EndpointTests(SynchronousTestCase):
         self.assertEqual(
             self.endpoints('mp.redis.nodes=["h:1:own"]', "mp.redis.password=all"),
             [("h", 1, "all")],
+        )
+
+    def test_password_for_the_master(self) -> None:
+        """The password key is not for sentinels, which have their own or none."""
+        settings = RedisSettings(nodes=("h:1:own", "h:2"), password="master")
+        self.assertEqual(
+            [node.password for node in settings.sentinels()], ["own", ""]
         )
 
     def test_numbered_nodes(self) -> None:
