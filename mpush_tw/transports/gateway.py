@@ -1,5 +1,8 @@
 """
-The gateway door: senders push through it, over TCP (cluster 4).
+The gateway door: senders push through it (cluster 4), here over TCP.
+
+What does not depend on the transport, L{GatewayDoor} and L{GatewayListener}, serves
+UDP as well (L{mpush_tw.transports.gateway_udp}).
 
 A sender's requests arrive many to a read; their answers go out joined, one write for
 all that were settled in the same turn of the reactor (DESIGN 6).
@@ -9,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from ipaddress import ip_address, ip_network
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.internet.interfaces import (
     IAddress,
@@ -33,7 +36,12 @@ from mpush_tw.protocol.commands import ACK_FLAGS, Command, ErrorCode, command_na
 from mpush_tw.protocol.fields import encode_bytes
 from mpush_tw.protocol.gateway import GatewayPush, TimePoints, encode_push_result
 from mpush_tw.protocol.messages import Error
-from mpush_tw.protocol.packet import HEADER, PacketDecoder, encode_packet
+from mpush_tw.protocol.packet import (
+    HEADER,
+    HEADER_SIZE,
+    PacketDecoder,
+    encode_packet,
+)
 
 _GATEWAY_PUSH = int(Command.GATEWAY_PUSH)
 _OK = int(Command.OK)
@@ -69,11 +77,37 @@ time-out is not answered: Java senders would hang on its code (C-31).
 """
 
 
+class PushOrigin(Protocol):
+    """
+    Where a GATEWAY_PUSH came from, and where its answer goes.
+    """
+
+    @property
+    def peer(self) -> str:
+        """
+        Remote address as C{ip:port}.
+        """
+
+    @property
+    def answer_limit(self) -> int:
+        """
+        The longest answer that the peer is sure to take, in bytes, header included.
+        """
+
+    def answer(self, cmd: int, data: bytes) -> bool:
+        """
+        Send an answer.
+
+        @param data: The whole packet.
+        @return: C{False} when nobody can be answered any more.
+        """
+
+
 class GatewayDoor:
     """
-    What all gateway connections share.
+    What all senders of a node share, whatever they come over.
 
-    @ivar connections: Those that are open.
+    @ivar connections: Those that are open; there are none over UDP.
     """
 
     def __init__(
@@ -112,11 +146,59 @@ class GatewayDoor:
             for network in self._networks
         )
 
+    def push_received(
+        self, origin: PushOrigin, session_id: int, flags: int, body: bytes
+    ) -> bool:
+        """
+        Hand a GATEWAY_PUSH on to the push centre; only its ack flags count (C-27).
+
+        @param body: As received.
+        @return: C{False} if it cannot be read: that has been counted and logged, and
+            is not answered from here.
+        """
+        try:
+            message = GatewayPush.decode(
+                open_body(flags, body, None, self.max_inflated)
+            )
+        except ProtocolError as error:
+            self.undecodable(origin.peer, _GATEWAY_PUSH, error)
+            return False
+        self.centre.push(
+            PushRequest(
+                *message, flags & ACK_FLAGS, self.listener, (origin, session_id)
+            )
+        )
+        return True
+
+    def undecodable(self, peer: str, cmd: int, error: ProtocolError) -> None:
+        """
+        Count and log a packet whose body cannot be read.
+        """
+        self.metrics.decode_errors["body"] += 1
+        self.log.conn.error(
+            "undecodable {command}, conn={peer}: {error}",
+            command=command_name(cmd),
+            peer=peer,
+            error=error,
+        )
+
+    def unsupported(self, peer: str, cmd: int) -> None:
+        """
+        Log a command that no gateway serves.
+        """
+        self.log.conn.error(
+            "dispatch message failure, cmd={command} ({number}) unsupported, "
+            "connect={peer} (gateway)",
+            command=command_name(cmd),
+            number=cmd,
+            peer=peer,
+        )
+
 
 @implementer(IPushListener)
 class GatewayListener:
     """
-    Answers each push on the connection it came over (server 14.4).
+    Answers each push the way it came (server 14.4).
     """
 
     def __init__(self, log: NodeLog) -> None:
@@ -130,7 +212,8 @@ class GatewayListener:
         """
         origin = request.origin
         assert isinstance(origin, tuple)
-        connection, session_id = origin
+        sender: PushOrigin
+        sender, session_id = origin
         answer = _ANSWERS[outcome]
         if answer is None:
             self._log.warn(
@@ -143,7 +226,9 @@ class GatewayListener:
         cmd, head = answer
         data = encode_push_result(request.user_id, request.client_type, points)
         body = head + encode_bytes(data)
-        if not connection.answer(
+        if len(body) + HEADER_SIZE > sender.answer_limit:
+            body = _shortened(head, request, sender.answer_limit)
+        if not sender.answer(
             cmd, _pack_header(len(body), cmd, 0, 0, session_id, 0) + body
         ):
             self._log.warn(
@@ -155,16 +240,32 @@ class GatewayListener:
             )
 
 
+def _shortened(head: bytes, request: PushRequest, limit: int) -> bytes:
+    """
+    Build the body of an answer that is too long with its time points: without them, or
+    without any data, which every sender understands (cluster 4.4).
+
+    @param limit: For the whole packet, in bytes.
+    """
+    data = encode_push_result(request.user_id, request.client_type, ())
+    body = head + encode_bytes(data)
+    return body if len(body) + HEADER_SIZE <= limit else head + encode_bytes(None)
+
+
 @implementer(IProtocol, IPushProducer)
 class GatewayProtocol:
     """
     One sender.
 
     While its answers pile up above the high water mark it is not read from.
+
+    @ivar answer_limit: See L{PushOrigin}: a Java sender hangs up on a body above the
+        packet size that the whole cluster has.
     """
 
     def __init__(self, door: GatewayDoor) -> None:
         self._door = door
+        self.answer_limit = HEADER_SIZE + door.max_packet_size
         self._decoder = PacketDecoder(door.max_packet_size)
         self._answers: list[bytes] = []
         self._flush_call: IDelayedCall | None = None
@@ -204,9 +305,11 @@ class GatewayProtocol:
             for cmd, flags, session_id, body in self._decoder.receive(data):
                 counts[cmd] += 1
                 if cmd == _GATEWAY_PUSH:
-                    self._push_received(session_id, flags, body)
+                    if not door.push_received(self, session_id, flags, body):
+                        self._error_and_close(cmd, session_id, ErrorCode.DISPATCH_ERROR)
                 else:
-                    self._unsupported(cmd, session_id)
+                    door.unsupported(self.peer, cmd)
+                    self._error_and_close(cmd, session_id, ErrorCode.UNSUPPORTED_CMD)
                 if self._closing:
                     break
         except ProtocolError as error:
@@ -233,35 +336,6 @@ class GatewayProtocol:
         door.metrics.closed[self._reason] += 1
         door.connections.discard(self)
         door.log.conn.info("client disconnected conn={peer} (gateway)", peer=self.peer)
-
-    def _push_received(self, session_id: int, flags: int, body: bytes) -> None:
-        door = self._door
-        try:
-            message = GatewayPush.decode(
-                open_body(flags, body, None, door.max_inflated)
-            )
-        except ProtocolError as error:
-            door.metrics.decode_errors["body"] += 1
-            door.log.conn.error(
-                "undecodable GATEWAY_PUSH, conn={peer}: {error}",
-                peer=self.peer,
-                error=error,
-            )
-            self._error_and_close(_GATEWAY_PUSH, session_id, ErrorCode.DISPATCH_ERROR)
-            return
-        door.centre.push(
-            PushRequest(*message, flags & ACK_FLAGS, door.listener, (self, session_id))
-        )
-
-    def _unsupported(self, cmd: int, session_id: int) -> None:
-        self._door.log.conn.error(
-            "dispatch message failure, cmd={command} ({number}) unsupported, "
-            "connect={peer} (gateway)",
-            command=command_name(cmd),
-            number=cmd,
-            peer=self.peer,
-        )
-        self._error_and_close(cmd, session_id, ErrorCode.UNSUPPORTED_CMD)
 
     def _error_and_close(self, cmd: int, session_id: int, code: ErrorCode) -> None:
         body = Error.of(cmd, code).encode()

@@ -214,6 +214,27 @@ class AnswerTests(GatewayTestCase):
         self.assertEqual((cmd, number), (Command.OK, 3))
         self.assertEqual(Ok.decode(body)[:2], (_PUSH, 0))
 
+    def test_answer_too_long_with_its_time_line(self) -> None:
+        """
+        An answer that a Java sender would not take is sent without its time points.
+        """
+        user_id = "u" * 10150
+        self.sender.dataReceived(push_packet(7, user_id))
+        error = self.error()
+        assert error.data is not None
+        self.assertEqual(error.code, 1)
+        self.assertEqual(
+            json.loads(error.data),
+            {"clientType": 1, "timePoints": [], "userId": user_id},
+        )
+
+    def test_answer_too_long_with_its_user(self) -> None:
+        """
+        If that is not enough, without any data.
+        """
+        self.sender.dataReceived(push_packet(7, "\x01" * 2000))
+        self.assertEqual(self.error()[1:], (1, "user offline", None))
+
     def test_each_to_its_sender(self) -> None:
         """
         Each sender gets the answers to its own pushes.
