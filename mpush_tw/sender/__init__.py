@@ -4,7 +4,8 @@ The sending side: business systems push to users through the gateways of the nod
 L{PushSender} is the whole of it: a pool of gateway connections, and C{send} and
 C{send_all}, which answer with what became of each user's message (cluster 7). For
 programs without a reactor there is L{mpush_tw.sender.blocking}. Reading order:
-L{context}, L{result}, L{directory}, L{_link}, L{_request}, L{push_sender}.
+L{context}, L{result}, L{directory}, L{_pool}, L{_link}, L{_request}, L{push_sender},
+and L{mpush_tw.sender.cluster}, which knows the gateways and routes of a cluster.
 """
 
 from mpush_tw.sender.context import AckModel, PushContext, PushMsg

@@ -1,5 +1,5 @@
 """
-Connections to gateways: one protocol per connection, a pool over all of them.
+TCP connections to gateways: one protocol per connection, a pool over all of them.
 
 Where the rules are: cluster 4.2, 4.4, 4.9. There is no handshake and no heartbeat on a
 gateway connection, and a heartbeat byte would make a Java node close it: only
@@ -9,13 +9,18 @@ GATEWAY_PUSH is ever written here.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
-from enum import Enum
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from twisted.application.internet import ClientService, backoffPolicy
 from twisted.internet.abstract import isIPAddress, isIPv6Address
-from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
+from twisted.internet.defer import (
+    CancelledError,
+    Deferred,
+    gatherResults,
+    maybeDeferred,
+    succeed,
+)
 from twisted.internet.endpoints import (
     HostnameEndpoint,
     TCP4ClientEndpoint,
@@ -23,6 +28,8 @@ from twisted.internet.endpoints import (
 )
 from twisted.internet.interfaces import (
     IAddress,
+    IProtocol,
+    IProtocolFactory,
     IPushProducer,
     IStreamClientEndpoint,
     ITCPTransport,
@@ -33,18 +40,32 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mpush_tw.errors import ProtocolError
-from mpush_tw.protocol.commands import Command, ErrorCode, command_name
-from mpush_tw.protocol.gateway import TimePoints, decode_push_result
-from mpush_tw.protocol.messages import Error, Ok
 from mpush_tw.protocol.packet import PacketDecoder
+from mpush_tw.sender._pool import (
+    CONNECT_TIMEOUT,
+    Answer,
+    AnswerReceived,
+    IGatewayLink,
+    IGatewayPool,
+    Verdict,
+    read_answer,
+)
+from mpush_tw.sender._waiters import Waiters
 from mpush_tw.sender.directory import Address
 
-CONNECT_TIMEOUT = 4.0
 MAX_UNSENT = 4 << 20
 """
 Bytes that may wait behind a paused transport, per connection.
 """
 
+DRAIN_TIMEOUT = 30.0
+"""
+Seconds that the questions on a gateway have to be answered once it is not registered
+any more: a node that stops withdraws first, and then lets its pushes end.
+"""
+
+_FIRST_DELAY = 0.2
+_MAX_DELAY = 10.0
 
 _ANSWER_ROOM = 1024
 """
@@ -53,38 +74,7 @@ in the worst case.
 """
 
 
-class Verdict(Enum):
-    """
-    What one gateway said of one push.
-    """
-
-    DELIVERED = "delivered"
-    OFFLINE = "offline"
-    ELSEWHERE = "elsewhere"
-    FAILED = "failed"
-
-
-class Answer(NamedTuple):
-    """
-    A verdict, with the gateway's time points where it sent any.
-    """
-
-    verdict: Verdict
-    points: TimePoints = ()
-
-
-_VERDICTS = {
-    int(ErrorCode.OFFLINE): Verdict.OFFLINE,
-    int(ErrorCode.ROUTER_CHANGE): Verdict.ELSEWHERE,
-}
-"""
-Every other ERROR is a failure; the original hangs on those (defect C-37).
-"""
-
-AnswerReceived = Callable[[Answer], None]
-
-
-@implementer(IPushProducer)
+@implementer(IGatewayLink, IPushProducer)
 class GatewayLink(Protocol):
     """
     One connection to one gateway.
@@ -97,9 +87,8 @@ class GatewayLink(Protocol):
 
     _log = Logger()
 
-    def __init__(self, address: Address, pool: GatewayPool, max_body: int) -> None:
-        self._address = address
-        self._pool = pool
+    def __init__(self, gateway: KeptGateway, max_body: int) -> None:
+        self._gateway = gateway
         self._decoder = PacketDecoder(max_body)
         self._pending: dict[int, AnswerReceived] = {}
         self._paused = False
@@ -121,17 +110,9 @@ class GatewayLink(Protocol):
             transport.setTcpKeepAlive(True)
         transport.registerProducer(self, True)
         self.open = True
-        self._pool.link_opened(self._address, self)
+        self._gateway.link_opened(self)
 
     def ask(self, session_id: int, packet: bytes, answered: AnswerReceived) -> bool:
-        """
-        Send a GATEWAY_PUSH; the entry for its answer is made first (C-38).
-
-        @param answered: Called once with the answer, or with a failure if the
-            connection is lost, unless L{forget} is called before.
-        @return: C{False} if it was not sent: the connection is closing, or too much
-            waits in front of it already.
-        """
         if not self.open:
             return False
         if self._paused:
@@ -144,54 +125,32 @@ class GatewayLink(Protocol):
         return True
 
     def forget(self, session_id: int) -> None:
-        """
-        Drop whatever answer still comes for a question.
-        """
         self._pending.pop(session_id, None)
+        if self._gateway.retired:
+            self._gateway.question_answered()
 
     def dataReceived(self, data: bytes) -> None:
         if not self.open:
             return
+        address = self._gateway.address
         try:
             for cmd, _, session_id, body in self._decoder.receive(data):
-                if cmd == Command.OK:
-                    self._ok_received(session_id, Ok.decode(body))
-                elif cmd == Command.ERROR:
-                    self._error_received(session_id, Error.decode(body))
-                elif cmd != Command.HEARTBEAT:
-                    raise ProtocolError(f"unexpected command {command_name(cmd)}")
+                answer = read_answer(address, cmd, body)
+                if answer is not None:
+                    self._settle(session_id, answer)
                 if not self.open:
                     return
         except ProtocolError as error:
             self._log.error(
                 "gateway {host}:{port} broke the protocol: {error}",
-                host=self._address[0],
-                port=self._address[1],
+                host=address[0],
+                port=address[1],
                 error=error,
             )
             self._close(abort=True)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._close()
-
-    def _ok_received(self, session_id: int, ok: Ok) -> None:
-        if ok.cmd == Command.GATEWAY_PUSH:
-            self._settle(
-                session_id, Answer(Verdict.DELIVERED, decode_push_result(ok.data))
-            )
-
-    def _error_received(self, session_id: int, error: Error) -> None:
-        # Whatever its cmd byte says: ERROR 101 does not name GATEWAY_PUSH.
-        verdict = _VERDICTS.get(error.code, Verdict.FAILED)
-        if verdict is Verdict.FAILED and error.code != ErrorCode.PUSH_CLIENT_FAILURE:
-            self._log.warn(
-                "gateway {host}:{port} failed a push: {code} {reason}",
-                host=self._address[0],
-                port=self._address[1],
-                code=error.code,
-                reason=error.reason,
-            )
-        self._settle(session_id, Answer(verdict, decode_push_result(error.data)))
 
     def _settle(self, session_id: int, answer: Answer) -> None:
         answered = self._pending.pop(session_id, None)
@@ -200,8 +159,10 @@ class GatewayLink(Protocol):
                 "answer without a question, sessionId={session_id}",
                 session_id=session_id,
             )
-        else:
-            answered(answer)
+            return
+        answered(answer)
+        if self._gateway.retired:
+            self._gateway.question_answered()
 
     def _close(self, abort: bool = False) -> None:
         """
@@ -213,7 +174,7 @@ class GatewayLink(Protocol):
         if not self.open:
             return
         self.open = False
-        self._pool.link_closed(self._address, self)
+        self._gateway.link_closed(self)
         transport: Any = self.transport
         transport.unregisterProducer()
         transport.abortConnection() if abort else transport.loseConnection()
@@ -223,7 +184,7 @@ class GatewayLink(Protocol):
 
     def close(self) -> None:
         """
-        Close in order; the sender stops.
+        Close in order; the sender stops, or the gateway is gone.
         """
         self._close()
 
@@ -252,74 +213,153 @@ class GatewayLink(Protocol):
 class _LinkFactory(Factory):
     noisy = False
 
-    def __init__(self, address: Address, pool: GatewayPool, max_body: int) -> None:
-        self._arguments = address, pool, max_body
+    def __init__(self, gateway: KeptGateway, max_body: int) -> None:
+        self._arguments = gateway, max_body
 
     def buildProtocol(self, addr: IAddress | None) -> GatewayLink:
         return GatewayLink(*self._arguments)
 
 
-class GatewayPool:
+@implementer(IStreamClientEndpoint)
+class _Attempts:
     """
-    Exactly N connections to each gateway, made again with back-off when they go.
+    An endpoint that tells its gateway of attempts that failed.
     """
+
+    def __init__(self, gateway: KeptGateway, endpoint: IStreamClientEndpoint) -> None:
+        self._gateway = gateway
+        self._endpoint = endpoint
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        attempt = self._endpoint.connect(protocolFactory)
+        return attempt.addErrback(self._failed)
+
+    def _failed(self, failure: Failure) -> Failure:
+        if not failure.check(CancelledError):
+            self._gateway.attempt_failed(failure)
+        return failure
+
+
+class KeptGateway:
+    """
+    Exactly N connections to one gateway, made again with back-off when they go.
+
+    @ivar links: Those that are open.
+    @ivar retired: Whether the gateway is not registered any more: nothing new is asked,
+        and the connections close with the last answer.
+    """
+
+    _log = Logger()
 
     def __init__(
         self,
-        addresses: Sequence[Address],
+        address: Address,
         reactor: Any,
         max_body: int,
-        connections_per_gateway: int,
+        connections: int,
+        opened: Callable[[], None],
     ) -> None:
         """
-        @param max_body: Largest GATEWAY_PUSH body that is sent, in bytes.
+        @param max_body: Largest answer, in bytes.
+        @param opened: Called some time after a connection was opened.
         """
-        self._reactor = reactor
-        self._links: dict[Address, list[GatewayLink]] = {
-            address: [] for address in addresses
-        }
-        self._stopped = False
+        self.address = address
+        self.links: list[GatewayLink] = []
+        self.retired = False
+        self._clock = reactor
+        self._opened = opened
+        self._telling: Any = None
+        self._failed = False
+        self._waiters: Waiters[IGatewayLink | None] = Waiters()
+        self._drained: Deferred[None] | None = None
+        endpoint = _Attempts(self, _endpoint(reactor, address))
+        retries = backoffPolicy(
+            _FIRST_DELAY, _MAX_DELAY, jitter=lambda: random.uniform(0, _FIRST_DELAY)
+        )
         self._services = [
             ClientService(
-                _endpoint(reactor, address),
-                _LinkFactory(address, self, max_body * 6 + _ANSWER_ROOM),
-                backoffPolicy(),
-                clock=reactor,
+                endpoint, _LinkFactory(self, max_body), retries, clock=reactor
             )
-            for address in addresses
-            for _ in range(connections_per_gateway)
+            for _ in range(connections)
         ]
-        self.first_opened: Deferred[None] = Deferred()
 
     @property
     def pending(self) -> int:
         """
-        How many questions are open on all connections.
+        How many questions are open.
         """
-        return sum(link.pending for links in self._links.values() for link in links)
-
-    def choose(self, address: Address) -> GatewayLink | None:
-        """
-        Pick any open connection to a gateway.
-        """
-        links = None if self._stopped else self._links.get(address)
-        return random.choice(links) if links else None
+        return sum(link.pending for link in self.links)
 
     def start(self) -> None:
         """
-        Begin to connect; L{first_opened} fires with the first connection.
+        Begin to connect.
         """
         for service in self._services:
             service.startService()
 
-    def stop(self) -> Deferred[None]:
+    def choose(self) -> GatewayLink | None:
         """
-        Close every connection: what is unsent has L{CONNECT_TIMEOUT} seconds to go.
+        Pick any open connection.
+        """
+        return random.choice(self.links) if self.links else None
 
-        @return: A Deferred firing when all are closed.
+    def link(self) -> Deferred[IGatewayLink | None]:
         """
-        self._stopped = True
-        open_links = [link for links in self._links.values() for link in links]
+        Wait for a connection: until one is open, or an attempt fails.
+
+        @return: A Deferred firing with C{None} then, and at once if the last one did.
+        """
+        if self.links or self._failed or self.retired:
+            return succeed(self.choose())
+        return self._waiters.wait()
+
+    # --------------------------------------------------------------- closing
+
+    def retire(self) -> Deferred[None]:
+        """
+        Ask nothing more, and close when everything has been answered, after
+        L{DRAIN_TIMEOUT} seconds at the latest.
+
+        @return: A Deferred firing when the connections are closed.
+        """
+        self.retired = True
+        self._tell()
+        drained = self._drained = Deferred()
+        deadline = self._clock.callLater(DRAIN_TIMEOUT, self.close_now)
+
+        def close(_: object) -> Deferred[None]:
+            if deadline.active():
+                deadline.cancel()
+            return self.close()
+
+        drained.addCallback(close)
+        self.question_answered()
+        return drained
+
+    def question_answered(self) -> None:
+        """
+        Close a retired gateway if nothing is open any more.
+        """
+        if self._drained is not None and not self.pending:
+            self.close_now()
+
+    def close_now(self) -> None:
+        """
+        Let a retired gateway wait for no more answers.
+        """
+        drained, self._drained = self._drained, None
+        if drained is not None:
+            drained.callback(None)
+
+    def close(self) -> Deferred[None]:
+        """
+        Close the connections: what is unsent has L{CONNECT_TIMEOUT} seconds to go.
+
+        @return: A Deferred firing when they are closed.
+        """
+        self.retired = True
+        self._tell()
+        open_links = list(self.links)
         stopped = gatherResults(
             [
                 maybeDeferred(service.stopService)
@@ -334,7 +374,7 @@ class GatewayPool:
             for link in open_links:
                 link.abort()
 
-        deadline = self._reactor.callLater(CONNECT_TIMEOUT, abort)
+        deadline = self._clock.callLater(CONNECT_TIMEOUT, abort)
 
         def done(result: object) -> None:
             if deadline.active():
@@ -342,13 +382,167 @@ class GatewayPool:
 
         return stopped.addCallback(done)
 
-    def link_opened(self, address: Address, link: GatewayLink) -> None:
-        self._links[address].append(link)
-        if not self.first_opened.called:
-            self.first_opened.callback(None)
+    # ------------------------------------------------- what connections tell
 
-    def link_closed(self, address: Address, link: GatewayLink) -> None:
-        self._links[address].remove(link)
+    def link_opened(self, link: GatewayLink) -> None:
+        """
+        Use a connection.
+        """
+        if self._failed:
+            self._say("gateway {host}:{port} is connected again")
+        self._failed = False
+        self.links.append(link)
+        # In a turn of its own: this one is still inside the connecting, and who hears
+        # of it may stop at once what is not quite connected.
+        if self._telling is None:
+            self._telling = self._clock.callLater(0, self._tell)
+
+    def link_closed(self, link: GatewayLink) -> None:
+        """
+        Use a connection no more.
+        """
+        self.links.remove(link)
+        if self.retired:
+            self.question_answered()
+        elif not self.links:
+            self._say("gateway {host}:{port} is not connected any more")
+
+    def attempt_failed(self, failure: Failure) -> None:
+        """
+        Note that an attempt to connect failed; there will be others.
+        """
+        if self.links or self.retired:
+            return
+        if not self._failed:
+            self._failed = True
+            reason = failure.getErrorMessage()
+            self._say("gateway {host}:{port} cannot be connected: {reason}", reason)
+        self._tell()
+
+    def _tell(self) -> None:
+        """
+        Tell those who wait what has become of the connecting.
+        """
+        if self._telling is not None:
+            if self._telling.active():
+                self._telling.cancel()
+            self._telling = None
+        if self.links and not self.retired:
+            self._opened()
+        self._waiters.tell(None if self.retired else self.choose())
+
+    def _say(self, text: str, reason: str = "") -> None:
+        host, port = self.address
+        self._log.warn(text, host=host, port=port, reason=reason)
+
+
+@implementer(IGatewayPool)
+class GatewayPool:
+    """
+    Exactly N connections to each gateway (C-39), whatever number of registrations it
+    has (C-40).
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self, reactor: Any, max_body: int, connections_per_gateway: int = 1
+    ) -> None:
+        """
+        @param reactor: Provides C{IReactorTCP} and C{IReactorTime}.
+        @param max_body: Largest GATEWAY_PUSH body that is sent, in bytes.
+        """
+        self._reactor = reactor
+        self._max_answer = max_body * 6 + _ANSWER_ROOM
+        self._connections = connections_per_gateway
+        self._gateways: dict[Address, KeptGateway] = {}
+        self._retired: dict[KeptGateway, Deferred[None]] = {}
+        self._waiters: Waiters[None] = Waiters()
+        self._stopped = False
+
+    @property
+    def pending(self) -> int:
+        return sum(
+            gateway.pending
+            for gateways in (self._gateways.values(), self._retired)
+            for gateway in gateways
+        )
+
+    def start(self) -> None:
+        """
+        Nothing to do before a gateway is known.
+        """
+
+    def stop(self) -> Deferred[None]:
+        self._stopped = True
+        gateways, self._gateways = self._gateways, {}
+        closing = [gateway.close() for gateway in gateways.values()]
+        for gateway, closed in list(self._retired.items()):
+            closing.append(closed)
+            gateway.close_now()
+        return gatherResults(closing).addCallback(_nothing)
+
+    def set_gateways(self, addresses: Iterable[Address]) -> None:
+        if self._stopped:
+            return
+        wanted = dict.fromkeys(addresses)
+        for address in [one for one in self._gateways if one not in wanted]:
+            self._retire(self._gateways.pop(address))
+        for address in wanted:
+            if address not in self._gateways:
+                self._add(address)
+
+    def _add(self, address: Address) -> None:
+        host, port = address
+        self._log.info("gateway {host}:{port} appeared", host=host, port=port)
+        gateway = self._gateways[address] = KeptGateway(
+            address,
+            self._reactor,
+            self._max_answer,
+            self._connections,
+            lambda: self._waiters.tell(None),
+        )
+        gateway.start()
+
+    def _retire(self, gateway: KeptGateway) -> None:
+        host, port = gateway.address
+        self._log.info("gateway {host}:{port} vanished", host=host, port=port)
+        closed = gateway.retire()
+        self._retired[gateway] = closed
+
+        def done(_: object) -> None:
+            del self._retired[gateway]
+
+        closed.addCallback(done)
+
+    def knows(self, address: Address) -> bool:
+        return address in self._gateways
+
+    def choose(self, address: Address) -> GatewayLink | None:
+        gateway = self._gateways.get(address)
+        return None if gateway is None else gateway.choose()
+
+    def link(self, address: Address) -> Deferred[IGatewayLink | None]:
+        gateway = self._gateways.get(address)
+        return succeed(None) if gateway is None else gateway.link()
+
+    def opened(self) -> Deferred[None]:
+        if any(gateway.links for gateway in self._gateways.values()):
+            return succeed(None)
+        return self._waiters.wait()
+
+    def settled(self) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._settle(tuple(self._gateways.values())))
+
+    async def _settle(self, gateways: Sequence[KeptGateway]) -> None:
+        for gateway in gateways:
+            await gateway.link()
+
+
+def _nothing(_: object) -> None:
+    """
+    Forget a result.
+    """
 
 
 def _endpoint(reactor: Any, address: Address) -> IStreamClientEndpoint:

@@ -1,21 +1,31 @@
 """
 The push to one user, from the look-up of its routes to the result.
 
-The ladder of outcomes (cluster 7.6, DESIGN 5c), with every route asked at once:
+All routes are asked at once, and each goes its own way (cluster 7.6, DESIGN 5c):
 
-  - one gateway delivered: success, whatever the others say;
-  - all answered and all say offline, or there was no route: offline;
-  - all answered, some say that the user is elsewhere: look up again, at most three
-    times and within the same time-out (C-41); failure if the routes are the old ones;
-  - all answered in any other mix, a lost or missing connection counting as an answer:
-    failure. A gateway that could not be asked might have had the user;
-  - time is up: time-out.
+  - no link to the gateway: wait for one, as long as connecting has not failed. If it
+    has, or the gateway is not known at all, ask the directory. A gateway that is not
+    registered has no users: offline. One that is might have the user: failure;
+  - the gateway says that the device is elsewhere: look up again and follow, at most
+    three times (C-41). The old route again: failure; no route any more: offline;
+  - the gateway delivered, or says offline, or anything else, or the connection is lost:
+    that is the route's end.
+
+And the push as a whole:
+
+  - one route delivered: success, whatever the others say. They are followed all the
+    same, so that each of the user's devices gets the message;
+  - all ended as offline, or there was no route: offline;
+  - all ended, in any other mix: failure;
+  - time is up: time-out, or failure if nothing was sent because there was no link.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
+
+import attrs
 
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.logger import Logger
@@ -25,14 +35,22 @@ from mpush_tw.errors import Unavailable
 from mpush_tw.protocol.commands import Command
 from mpush_tw.protocol.gateway import GatewayPush, TimePoints
 from mpush_tw.protocol.packet import encode_packet
-from mpush_tw.sender._link import Answer, GatewayLink, GatewayPool, Verdict
+from mpush_tw.sender._pool import Answer, IGatewayLink, IGatewayPool, Verdict
 from mpush_tw.sender.context import PushContext
-from mpush_tw.sender.directory import ANY_CLIENT_TYPE, IGatewayDirectory, Route
+from mpush_tw.sender.directory import (
+    ANY_CLIENT_TYPE,
+    Address,
+    IGatewayDirectory,
+    Route,
+)
 from mpush_tw.sender.result import PushResult, ResultCode
+
+_Result = TypeVar("_Result")
 
 MAX_PENDING = 100_000
 """
-Questions open on all connections together; pushes above it fail at once.
+Pushes under way, and questions open on all connections together; pushes above it fail
+at once.
 """
 
 MAX_REDIRECTS = 3
@@ -41,10 +59,84 @@ _ANSWER_RESERVE_MS = 500
 What a gateway gets less than the sender itself waits (cluster 7.5).
 """
 
+_COMPLAIN_EVERY = 1.0
+"""
+Seconds between two log lines that say that routes cannot be found out.
+"""
+
+
+@attrs.define(eq=False)
+class Sending:
+    """
+    What the pushes of a started sender share.
+
+    @ivar clock: Provides C{IReactorTime}.
+    @ivar pushes: Those under way.
+    """
+
+    directory: IGatewayDirectory
+    pool: IGatewayPool
+    clock: Any
+    next_session_id: Callable[[], int]
+    pushes: set[UserPush] = attrs.field(factory=set)
+    _complained: float = float("-inf")
+    _silent: int = 0
+    _log = Logger()
+
+    def has_room(self, questions: int = 1) -> bool:
+        """
+        Whether more questions may be put.
+        """
+        open_now = max(self.pool.pending, len(self.pushes))
+        if open_now + questions <= MAX_PENDING:
+            return True
+        self._log.warn("{limit} pushes are pending, one fails", limit=MAX_PENDING)
+        return False
+
+    def unavailable(self, error: Unavailable) -> None:
+        """
+        Log why pushes fail: once a second, with the number of those since.
+        """
+        now = self.clock.seconds()
+        if now - self._complained < _COMPLAIN_EVERY:
+            self._silent += 1
+            return
+        self._log.error(
+            "no routes: {error} ({more} more pushes failed so)",
+            error=error,
+            more=self._silent,
+        )
+        self._complained, self._silent = now, 0
+
+
+class _Leg:
+    """
+    One route of a push that has not ended.
+
+    @ivar link: Where the question is open; C{None} while something is waited for.
+    @ivar reaching: Whether it is a link that is waited for.
+    """
+
+    __slots__ = ("link", "reaching", "redirects", "route", "session_id")
+
+    def __init__(self, route: Route) -> None:
+        self.route = route
+        self.redirects = 0
+        self.reaching = False
+        self.link: IGatewayLink | None = None
+        self.session_id = 0
+
+    @property
+    def located(self) -> bool:
+        """
+        Whether a route store named this route.
+        """
+        return self.route.client_type != ANY_CLIENT_TYPE
+
 
 class UserPush:
     """
-    One user's push under way. It keeps the payload until it is finished (C-35).
+    One user's push under way. It keeps the payload until it is over (C-35).
 
     @ivar finished: Fires with the result. Cancelling it gives the push up: what has
         been written is delivered all the same.
@@ -53,114 +145,121 @@ class UserPush:
     _log = Logger()
 
     def __init__(
-        self,
-        context: PushContext,
-        user_id: str,
-        payload: bytes,
-        directory: IGatewayDirectory,
-        pool: GatewayPool,
-        clock: Any,
-        next_session_id: Callable[[], int],
+        self, context: PushContext, user_id: str, payload: bytes, sending: Sending
     ) -> None:
         self._context = context
         self._user_id = user_id
         self._payload = payload
-        self._directory = directory
-        self._pool = pool
-        self._clock = clock
-        self._next_session_id = next_session_id
+        self._sending = sending
+        self._clock = sending.clock
         self._time_line: list[tuple[str, int]] = []
-        self._open: dict[int, GatewayLink] = {}
-        self._asking = False
-        self._verdicts: list[Verdict] = []
-        self._routes: Sequence[Route] = ()
-        self._redirects = 0
-        self._lookup: Deferred[Any] | None = None
-        self._done = False
+        self._deadline: Any = None
+        self._waits: set[Deferred[Any]] = set()
+        self._legs: list[_Leg] = []
+        self._live: set[_Leg] = set()
+        self._verdicts: set[Verdict] = set()
+        self._told = False
+        self._over = False
         self.finished: Deferred[PushResult] = Deferred(self._cancelled)
 
     def start(self) -> None:
         """
-        Set the time-out and ask.
+        Set the time-out and ask, if there is room for one more push.
         """
-        self._deadline = self._clock.callLater(
-            self._context.timeout, self._finish, ResultCode.TIMEOUT
-        )
-        self._look_up()
+        if not self._sending.has_room():
+            self._tell(ResultCode.FAILURE)
+            return
+        self._sending.pushes.add(self)
+        self._deadline = self._clock.callLater(self._context.timeout, self._time_is_up)
+        self._note("begin")
+        self._look_up(self._routes_found, lambda: self._tell(ResultCode.FAILURE))
 
     def fail(self) -> None:
         """
         End as a failure, if not ended yet: the sender stops.
         """
-        self._finish(ResultCode.FAILURE)
+        if self._told:
+            self._let_go()
+        else:
+            self._tell(ResultCode.FAILURE)
+
+    # --------------------------------------------------------------- waiting
+
+    def _look_up(
+        self, found: Callable[[Sequence[Route]], None], failed: Callable[[], None]
+    ) -> None:
+        routes = maybeDeferred(self._sending.directory.routes, self._user_id)
+        self._wait(routes, found, failed)
+
+    def _wait(
+        self,
+        wait: Deferred[_Result],
+        then: Callable[[_Result], None],
+        failed: Callable[[], None],
+    ) -> None:
+        """
+        Go on with C{then} or C{failed} unless the push is over by then.
+        """
+        self._waits.add(wait)
+
+        def waited(result: _Result) -> None:
+            self._waits.discard(wait)
+            if not self._over:
+                then(result)
+
+        def broke_off(failure: Failure) -> None:
+            self._waits.discard(wait)
+            if self._over and failure.check(CancelledError):
+                return
+            if isinstance(failure.value, Unavailable):
+                self._sending.unavailable(failure.value)
+            else:
+                self._log.failure("push to a user broke off", failure)
+            if not self._over:
+                failed()
+
+        wait.addCallback(waited).addErrback(broke_off)
 
     # ---------------------------------------------------------------- asking
 
-    def _look_up(self) -> None:
-        self._note("begin")
-        lookup = maybeDeferred(self._directory.routes, self._user_id)
-        self._lookup = lookup
-        lookup.addCallback(self._routes_found)
-        lookup.addErrback(self._lookup_failed)
-
     def _routes_found(self, routes: Sequence[Route]) -> None:
-        self._lookup = None
-        if self._done:
-            return
         self._note("lookup-remote")
         if not routes:
-            self._finish(ResultCode.OFFLINE)
-        elif self._redirects and set(routes) == set(self._routes):
-            self._finish(ResultCode.FAILURE)
-        elif self._pool.pending + len(routes) > MAX_PENDING:
-            self._log.warn("{limit} pushes are pending, one fails", limit=MAX_PENDING)
-            self._finish(ResultCode.FAILURE)
+            self._tell(ResultCode.OFFLINE)
+        elif not self._sending.has_room(len(routes) - 1):
+            self._tell(ResultCode.FAILURE)
         else:
-            self._routes = routes
-            self._ask_all()
+            self._legs = [_Leg(route) for route in routes]
+            self._live.update(self._legs)
+            self._ask_all(self._legs)
 
-    def _lookup_failed(self, failure: Failure) -> None:
-        self._lookup = None
-        if self._done and failure.check(CancelledError):
-            return
-        if failure.check(Unavailable):
-            self._log.error("no routes: {error}", error=failure.value)
-        else:
-            self._log.failure("push to a user broke off", failure)
-        self._finish(ResultCode.FAILURE)
-
-    def _ask_all(self) -> None:
-        self._asking = True
-        self._verdicts.clear()
+    def _ask_all(self, legs: Sequence[_Leg]) -> None:
         self._note("check-gateway-conn")
-        links = [(route, self._pool.choose(route.address)) for route in self._routes]
-        self._note("send-to-gateway-begin")
-        for route, link in links:
-            if self._done:
-                return
-            if link is None or not self._ask(route, link):
-                self._log.debug(
-                    "get gateway connection failure, {host}:{port}",
-                    host=route.host,
-                    port=route.port,
-                )
-                self._verdicts.append(Verdict.FAILED)
-        self._note("send-to-gateway-end")
-        self._asking = False
-        self._decide(())
+        pool = self._sending.pool
+        links = [(leg, pool.choose(leg.route.address)) for leg in legs]
+        linked = [(leg, link) for leg, link in links if link is not None]
+        if linked:
+            self._note("send-to-gateway-begin")
+            for leg, link in linked:
+                if self._over:
+                    return
+                self._ask(leg, link)
+            self._note("send-to-gateway-end")
+        for leg, found in links:
+            if found is None and not self._over:
+                self._reach(leg)
 
-    def _ask(self, route: Route, link: GatewayLink) -> bool:
-        session_id = self._next_session_id()
+    def _ask(self, leg: _Leg, link: IGatewayLink) -> None:
+        session_id = leg.session_id = self._sending.next_session_id()
+        leg.link = link
 
         def answered(answer: Answer) -> None:
-            del self._open[session_id]
-            self._answered(route, answer)
+            leg.link = None
+            self._answered(leg, answer)
 
-        self._open[session_id] = link
-        if link.ask(session_id, self._packet(session_id, route), answered):
-            return True
-        del self._open[session_id]
-        return False
+        if not link.ask(session_id, self._packet(session_id, leg.route), answered):
+            leg.link = None
+            self._not_asked(leg, Verdict.FAILED)
 
     def _packet(self, session_id: int, route: Route) -> bytes:
         left = self._deadline.getTime() - self._clock.seconds()
@@ -173,51 +272,129 @@ class UserPush:
         ack = int(self._context.ack)
         return encode_packet(Command.GATEWAY_PUSH, session_id, ack, body)
 
+    def _reach(self, leg: _Leg) -> None:
+        """
+        Find a link to a gateway that has none.
+        """
+        leg.reaching = True
+
+        def reached(found: IGatewayLink | Verdict) -> None:
+            leg.reaching = False
+            if isinstance(found, Verdict):
+                self._not_asked(leg, found)
+                return
+            self._note("send-to-gateway-begin")
+            self._ask(leg, found)
+            self._note("send-to-gateway-end")
+
+        def failed() -> None:
+            leg.reaching = False
+            self._not_asked(leg, Verdict.FAILED)
+
+        finding = Deferred.fromCoroutine(self._find_link(leg.route.address))
+        self._wait(finding, reached, failed)
+
+    async def _find_link(self, address: Address) -> IGatewayLink | Verdict:
+        pool, directory = self._sending.pool, self._sending.directory
+        link = await pool.link(address)
+        if link is None:
+            if not await directory.registered(address):
+                return Verdict.OFFLINE
+            # Nobody there at once if it was tried just now.
+            link = await pool.link(address)
+        return Verdict.FAILED if link is None else link
+
+    def _not_asked(self, leg: _Leg, verdict: Verdict) -> None:
+        self._log.debug(
+            "get gateway connection failure, {host}:{port}",
+            host=leg.route.host,
+            port=leg.route.port,
+        )
+        self._leg_ended(leg, verdict)
+
     # --------------------------------------------------------------- deciding
 
-    def _answered(self, route: Route, answer: Answer) -> None:
-        if answer.verdict is Verdict.DELIVERED:
-            located = route.client_type != ANY_CLIENT_TYPE
-            self._finish(ResultCode.SUCCESS, answer.points, route if located else None)
-            return
-        self._verdicts.append(answer.verdict)
-        self._decide(answer.points)
-
-    def _decide(self, points: TimePoints) -> None:
-        """
-        End, or go round again, if nobody is left to answer.
-
-        @param points: From the answer that came last.
-        """
-        if self._done or self._asking or self._open:
-            return
-        said = set(self._verdicts)
-        if said == {Verdict.OFFLINE}:
-            self._finish(ResultCode.OFFLINE, points)
-        elif Verdict.ELSEWHERE in said and self._redirects < MAX_REDIRECTS:
-            self._redirects += 1
-            self._directory.outdated(self._user_id)
-            self._note("redirect")
-            self._look_up()
+    def _answered(self, leg: _Leg, answer: Answer) -> None:
+        if answer.verdict is not Verdict.ELSEWHERE:
+            self._leg_ended(leg, *answer)
+        elif leg.redirects < MAX_REDIRECTS:
+            self._redirect(leg)
         else:
-            self._finish(ResultCode.FAILURE, points)
+            self._leg_ended(leg, Verdict.FAILED, answer.points)
 
-    def _finish(
-        self,
-        code: ResultCode,
-        points: TimePoints = (),
-        location: Route | None = None,
+    def _redirect(self, leg: _Leg) -> None:
+        leg.redirects += 1
+        self._sending.directory.outdated(self._user_id)
+        self._note("redirect")
+        self._note("begin")
+        self._look_up(
+            lambda routes: self._rerouted(leg, routes),
+            lambda: self._leg_ended(leg, Verdict.FAILED),
+        )
+
+    def _rerouted(self, leg: _Leg, routes: Sequence[Route]) -> None:
+        self._note("lookup-remote")
+        client_type = leg.route.client_type
+        same_type = [route for route in routes if route.client_type == client_type]
+        # Nobody is asked twice: what another leg sees to is left to it.
+        seen_to = {
+            other.route.address
+            for other in self._legs
+            if other is not leg and other.route.client_type == client_type
+        }
+        for route in same_type:
+            if route != leg.route and route.address not in seen_to:
+                leg.route = route
+                self._ask_all([leg])
+                return
+        unchanged = leg.route in same_type
+        self._leg_ended(leg, Verdict.FAILED if unchanged else Verdict.OFFLINE)
+
+    def _leg_ended(self, leg: _Leg, verdict: Verdict, points: TimePoints = ()) -> None:
+        if self._over:
+            return
+        self._live.discard(leg)
+        self._verdicts.add(verdict)
+        if self._told:
+            if verdict is not Verdict.DELIVERED:
+                self._sending.directory.outdated(self._user_id)
+            if not self._live:
+                self._let_go()
+        elif verdict is Verdict.DELIVERED:
+            self._tell(ResultCode.SUCCESS, points, leg)
+        elif not self._live:
+            offline = self._verdicts == {Verdict.OFFLINE}
+            code = ResultCode.OFFLINE if offline else ResultCode.FAILURE
+            self._tell(code, points, leg)
+
+    def _time_is_up(self) -> None:
+        if self._told:
+            self._let_go()
+            return
+        unlinked = bool(self._live) and all(leg.reaching for leg in self._live)
+        leg = next((one for one in self._legs if one in self._live), None)
+        code = ResultCode.FAILURE if unlinked else ResultCode.TIMEOUT
+        self._tell(code, (), leg)
+
+    def _tell(
+        self, code: ResultCode, points: TimePoints = (), leg: _Leg | None = None
     ) -> None:
         """
         Tell the result, once: the first end counts (C-36).
+
+        @param points: From the answer that decided.
+        @param leg: What decided.
         """
-        if self._done:
-            return
-        self._let_go()
         self._time_line.extend(points)
         self._note("end")
+        self._told = True
         if code is not ResultCode.SUCCESS:
-            self._directory.outdated(self._user_id)
+            self._sending.directory.outdated(self._user_id)
+        if code is not ResultCode.SUCCESS or not any(
+            other.located for other in self._live
+        ):
+            self._let_go()
+        location = leg.route if leg is not None and leg.located else None
         result = PushResult(code, self._user_id, tuple(self._time_line), location)
         callback = self._context.callback
         if callback is not None:
@@ -230,20 +407,26 @@ class UserPush:
             self.finished.callback(result)
 
     def _cancelled(self, finished: Deferred[PushResult]) -> None:
+        self._told = True
         self._let_go()
 
     def _let_go(self) -> None:
         """
-        Give back what an unfinished push holds: timer, look-up, open questions.
+        Give back what a push holds: timer, look-ups, open questions.
         """
-        self._done = True
-        if self._deadline.active():
+        if self._over:
+            return
+        self._over = True
+        if self._deadline is not None and self._deadline.active():
             self._deadline.cancel()
-        if self._lookup is not None:
-            self._lookup.cancel()
-        for session_id, link in self._open.items():
-            link.forget(session_id)
-        self._open.clear()
+        for wait in list(self._waits):
+            wait.cancel()
+        for leg in self._live:
+            if leg.link is not None:
+                leg.link.forget(leg.session_id)
+        self._live.clear()
+        self._sending.pushes.discard(self)
 
     def _note(self, name: str) -> None:
-        self._time_line.append((name, int(self._clock.seconds() * 1000)))
+        if not self._told:
+            self._time_line.append((name, int(self._clock.seconds() * 1000)))

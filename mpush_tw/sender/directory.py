@@ -2,17 +2,18 @@
 Which gateways there are, and which of them serve a user: the seam for a cluster.
 
 A sender in standalone mode is told the addresses and knows no routes
-(L{StaticGateways}). A registry and a route store answer the same two questions.
+(L{StaticGateways}). In a cluster the registry and the route store answer the same
+questions (L{mpush_tw.sender.cluster}).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import attrs
 
 from twisted.internet.defer import Deferred, succeed
-from zope.interface import Interface, implementer
+from zope.interface import Attribute, Interface, implementer
 
 from mpush_tw.errors import PushError
 
@@ -21,21 +22,33 @@ Address = tuple[str, int]
 Host and port of a gateway.
 """
 
+GatewaysChanged = Callable[[Sequence[Address]], None]
+"""
+Told of all the gateways that there are now, each once.
+"""
+
 ANY_CLIENT_TYPE = 0
 
 
 @attrs.frozen
 class Route:
     """
-    A gateway to ask for a user.
+    A gateway to ask for a user, and what the route store says of the device there
+    (cluster 2.3, 7.7).
 
     @ivar client_type: Which of the user's connections on that node: 1 mobile, 2 pc,
         3 web, -1 unknown; 0 means all of them (DESIGN 5c).
+    @ivar connection_id: Of the device's connection on that node; C{None}, as the other
+        texts, where no route store is asked.
     """
 
     host: str
     port: int
     client_type: int = ANY_CLIENT_TYPE
+    os_name: str | None = None
+    client_version: str | None = None
+    device_id: str | None = None
+    connection_id: str | None = None
 
     @property
     def address(self) -> Address:
@@ -47,9 +60,28 @@ class IGatewayDirectory(Interface):
     What a L{PushSender<mpush_tw.sender.PushSender>} has to know of the cluster.
     """
 
-    def gateways() -> Sequence[Address]:
+    fixed = Attribute(
         """
-        Name the gateways to connect to; asked once per start.
+        Whether the gateways never change. If so, a start waits for a connection to any
+        of them and fails without one; otherwise there may be none yet.
+        """
+    )
+
+    def start(gateways_changed: GatewaysChanged) -> Deferred[None]:
+        """
+        Find the gateways, and go on watching them until L{stop}.
+
+        @param gateways_changed: To be called, in the reactor's thread, with all
+            gateways each time that they are others than before; for the first time
+            before the Deferred fires, unless there are none.
+        @return: A Deferred that fails with L{Unavailable<mpush_tw.errors.Unavailable>}
+            naming what could not be reached. L{stop} is called then as well, and also
+            after cancelling.
+        """
+
+    def stop() -> Deferred[None]:
+        """
+        Watch no more. May be followed by another L{start}.
         """
 
     def routes(user_id: str) -> Deferred[Sequence[Route]]:
@@ -60,6 +92,17 @@ class IGatewayDirectory(Interface):
 
         @return: A Deferred firing with the routes to ask; empty when the user is
             offline. It fails with L{Unavailable<mpush_tw.errors.Unavailable>} when
+            nobody can tell: the push is a failure then.
+        """
+
+    def registered(address: Address) -> Deferred[bool]:
+        """
+        Find out whether the gateway of a route, which is not known or cannot be
+        connected, is there at all. May wait, and be cancelled, as L{routes}.
+
+        @return: A Deferred firing with C{False} if nobody can be online at this
+            gateway any more. If it is C{True}, C{gateways_changed} has been told of the
+            gateway. It fails with L{Unavailable<mpush_tw.errors.Unavailable>} when
             nobody can tell: the push is a failure then.
         """
 
@@ -76,6 +119,8 @@ class StaticGateways:
     A fixed list of gateways, each of which may have any user (DESIGN 5c).
     """
 
+    fixed = True
+
     def __init__(self, addresses: Sequence[Address]) -> None:
         """
         @param addresses: At least one; each counts once.
@@ -86,11 +131,21 @@ class StaticGateways:
         self._addresses = tuple(dict.fromkeys((host, port) for host, port in addresses))
         self._routes = tuple(Route(host, port) for host, port in self._addresses)
 
-    def gateways(self) -> Sequence[Address]:
-        return self._addresses
+    def start(self, gateways_changed: GatewaysChanged) -> Deferred[None]:
+        gateways_changed(self._addresses)
+        return succeed(None)
+
+    def stop(self) -> Deferred[None]:
+        return succeed(None)
 
     def routes(self, user_id: str) -> Deferred[Sequence[Route]]:
         return succeed(self._routes)
+
+    def registered(self, address: Address) -> Deferred[bool]:
+        """
+        Say yes: a gateway of the list that does not answer may still have the user.
+        """
+        return succeed(True)
 
     def outdated(self, user_id: str) -> None:
         """

@@ -4,23 +4,27 @@ The sender: what business code talks to (cluster 7).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from twisted.internet.defer import (
+    CancelledError,
     Deferred,
     FirstError,
+    TimeoutError,
     fail,
     gatherResults,
     succeed,
 )
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from mpush_tw.errors import PushError, Unavailable
 from mpush_tw.protocol.packet import DEFAULT_MAX_BODY
-from mpush_tw.sender._link import CONNECT_TIMEOUT, GatewayPool
-from mpush_tw.sender._request import UserPush
+from mpush_tw.sender._link import GatewayPool
+from mpush_tw.sender._pool import CONNECT_TIMEOUT, IGatewayPool
+from mpush_tw.sender._request import Sending, UserPush
 from mpush_tw.sender.context import (
     PushContext,
     check_order,
@@ -44,8 +48,9 @@ class PushSender:
     Pushes to users through the gateways of the nodes.
 
     In standalone mode the gateways are given by address and each is asked for every
-    user (DESIGN 5c). Not thread-safe: call it in the reactor's thread, or use
-    L{mpush_tw.sender.blocking}.
+    user (DESIGN 5c). In a cluster a directory knows them; L{mpush_tw.cluster} makes
+    such a sender from a configuration file. Not thread-safe: call it in the reactor's
+    thread, or use L{mpush_tw.sender.blocking}.
     """
 
     _log = Logger()
@@ -57,11 +62,14 @@ class PushSender:
         reactor: Any,
         max_packet_size: int = DEFAULT_MAX_BODY,
         connections_per_gateway: int = 1,
+        make_pool: Callable[[], IGatewayPool] | None = None,
     ) -> None:
         """
         @param gateways: Host and port of each gateway, or who knows them.
         @param reactor: Provides C{IReactorTCP} and C{IReactorTime}.
         @param max_packet_size: C{mp.core.max-packet-size} of the nodes, in bytes.
+        @param make_pool: Makes the links to the gateways for one start; C{None} for
+            C{connections_per_gateway} TCP connections to each.
         @raise PushError: If there is no gateway, or a number below 1.
         """
         if max_packet_size < 1 or connections_per_gateway < 1:
@@ -73,88 +81,103 @@ class PushSender:
         )
         self._reactor = reactor
         self._max_packet_size = max_packet_size
-        self._connections_per_gateway = connections_per_gateway
+        self._make_pool = make_pool or (
+            lambda: GatewayPool(reactor, max_packet_size, connections_per_gateway)
+        )
         self._session_id = 0
-        self._pool: GatewayPool | None = None
-        self._pushes: set[UserPush] = set()
+        self._sending: Sending | None = None
+        self._connecting: Deferred[None] = succeed(None)
+        self._closing = False
 
     @property
     def pending(self) -> int:
         """
         How many users' pushes are under way.
         """
-        return len(self._pushes)
+        return 0 if self._sending is None else len(self._sending.pushes)
+
+    # ------------------------------------------------------------ start, stop
 
     def start(self) -> Deferred[None]:
         """
         Connect to the gateways, and stay connected until L{stop}.
 
-        @return: A Deferred firing when the first gateway is connected. It fails with
-            L{Unavailable} when none is after 4 seconds: the sender is stopped then
-            and may be started again. It fails with L{PushError} on a second start,
-            and if it is stopped meanwhile.
+        @return: A Deferred firing when the first gateway is connected, if they are
+            given by address. It fails with L{Unavailable} when none is after 4 seconds.
+
+            In a cluster it fires when each gateway that was found is connected or could
+            not be, after 4 seconds at the latest; there may be none yet. It fails with
+            L{Unavailable} when the stores of the cluster cannot be reached.
+
+            After a failure the sender is stopped and may be started again. It fails
+            with L{PushError} on a second start, and if it is stopped meanwhile.
         """
-        if self._pool is not None:
+        if self._sending is not None:
             return fail(PushError("the sender is started already"))
-        pool = self._pool = GatewayPool(
-            self._directory.gateways(),
-            self._reactor,
-            self._max_packet_size,
-            self._connections_per_gateway,
+        if self._closing:
+            return fail(PushError("the sender is still being stopped"))
+        return Deferred.fromCoroutine(self._start())
+
+    async def _start(self) -> None:
+        sending = self._sending = Sending(
+            self._directory, self._make_pool(), self._reactor, self._next_session_id
         )
-        started: Deferred[None] = Deferred()
+        self._connecting = Deferred.fromCoroutine(self._connect(sending.pool))
+        try:
+            await self._connecting
+        except BaseException as error:
+            if self._sending is sending:
+                await self._close(sending)
+            elif isinstance(error, CancelledError):
+                raise PushError("the sender was stopped") from None
+            raise
 
-        def give_up() -> None:
-            problem = f"no gateway could be connected in {CONNECT_TIMEOUT:g} seconds"
-            self._stop(pool, Unavailable(problem)).addErrback(
-                lambda failure: self._log.failure("stopping went wrong", failure)
-            )
-
-        deadline = self._reactor.callLater(CONNECT_TIMEOUT, give_up)
-
-        def connected(_: object) -> None:
-            deadline.cancel()
-            # In a turn of its own: this one is still inside the connecting, and a
-            # caller who stops at once would stop what is not quite connected.
-            self._reactor.callLater(0, announce)
-
-        def announce() -> None:
-            if self._pool is pool:
-                started.callback(None)
-            else:
-                started.errback(PushError("the sender was stopped"))
-
-        def not_connected(failure: Any) -> None:
-            if deadline.active():
-                deadline.cancel()
-            started.errback(failure)
-
-        pool.first_opened.addCallbacks(connected, not_connected)
+    async def _connect(self, pool: IGatewayPool) -> None:
         pool.start()
-        return started
+        await self._directory.start(pool.set_gateways)
+        fixed = self._directory.fixed
+        connected = pool.opened() if fixed else pool.settled()
+        connected.addTimeout(CONNECT_TIMEOUT, self._reactor)
+        try:
+            await connected
+        except TimeoutError:
+            if fixed:
+                raise Unavailable(
+                    f"no gateway could be connected in {CONNECT_TIMEOUT:g} seconds"
+                ) from None
+        # A turn of its own, for a caller who stops at once.
+        await deferLater(self._reactor, 0)
 
     def stop(self) -> Deferred[None]:
         """
         Close the connections. Pushes under way end as failures.
 
-        @return: A Deferred firing when all is closed, after 4 seconds at the latest.
+        @return: A Deferred firing when all is closed, after 4 seconds at the latest
+            for the gateways.
         """
-        if self._pool is None:
+        if self._sending is None:
             return succeed(None)
-        return self._stop(self._pool, PushError("the sender was stopped"))
+        closed = Deferred.fromCoroutine(self._close(self._sending))
+        self._connecting.cancel()
+        return closed
 
-    def _stop(self, pool: GatewayPool, reason: Exception) -> Deferred[None]:
-        """
-        @param reason: What an unfinished start fails with.
-        """
-        self._pool = None
-        # The connections first: the rest of a list must not go out on them now.
-        stopped = pool.stop()
-        for push in list(self._pushes):
-            push.fail()
-        if not pool.first_opened.called:
-            pool.first_opened.errback(reason)
-        return stopped
+    async def _close(self, sending: Sending) -> None:
+        self._sending = None
+        self._closing = True
+        try:
+            # The connections first: the rest of a list must not go out on them now.
+            stopped = sending.pool.stop()
+            for push in list(sending.pushes):
+                push.fail()
+            await stopped
+            try:
+                await self._directory.stop()
+            except Exception:
+                self._log.failure("the directory could not be stopped")
+        finally:
+            self._closing = False
+
+    # ---------------------------------------------------------------- sending
 
     def send(self, context: PushContext) -> Deferred[PushResult]:
         """
@@ -166,10 +189,10 @@ class PushSender:
         """
         try:
             user_id = single_user(context)
-            pool, payload = self._accept(context, [user_id])
+            sending, payload = self._accept(context, [user_id])
         except PushError as error:
             return fail(error)
-        return self._push(context, user_id, payload, pool)
+        return self._push(context, user_id, payload, sending)
 
     def send_all(self, context: PushContext) -> Deferred[AggregateResult]:
         """
@@ -183,7 +206,7 @@ class PushSender:
         """
         try:
             users = several_users(context)
-            pool, payload = self._accept(context, users)
+            sending, payload = self._accept(context, users)
         except PushError as error:
             return fail(error)
         results: dict[str, PushResult] = {}
@@ -191,7 +214,7 @@ class PushSender:
 
         async def work(waiting: Iterator[str]) -> None:
             for user_id in waiting:
-                results[user_id] = await self._push(context, user_id, payload, pool)
+                results[user_id] = await self._push(context, user_id, payload, sending)
 
         workers = gatherResults(
             [
@@ -207,32 +230,17 @@ class PushSender:
 
     def _accept(
         self, context: PushContext, users: Sequence[str]
-    ) -> tuple[GatewayPool, bytes]:
+    ) -> tuple[Sending, bytes]:
         payload = context.payload()
         check_order(context, payload, users, self._max_packet_size)
-        if self._pool is None:
+        if self._sending is None:
             raise PushError("the sender is not started")
-        return self._pool, payload
+        return self._sending, payload
 
     def _push(
-        self, context: PushContext, user_id: str, payload: bytes, pool: GatewayPool
+        self, context: PushContext, user_id: str, payload: bytes, sending: Sending
     ) -> Deferred[PushResult]:
-        push = UserPush(
-            context,
-            user_id,
-            payload,
-            self._directory,
-            pool,
-            self._reactor,
-            self._next_session_id,
-        )
-        self._pushes.add(push)
-
-        def ended(result: Any) -> Any:
-            self._pushes.discard(push)
-            return result
-
-        push.finished.addBoth(ended)
+        push = UserPush(context, user_id, payload, sending)
         push.start()
         return push.finished
 

@@ -435,6 +435,8 @@ class SeveralGatewaysTests(SenderTestCase):
         Nor when one gateway could not be asked: the user may be there.
         """
         self.transports[0].loseConnection()
+        self.network.advance(0.5)
+        self.network.refuse(Failure(ConnectionRefusedError()))
         sent = self.send()
         self.answer(1, ErrorCode.OFFLINE)
         self.assertIs(self.code(sent), ResultCode.FAILURE)
@@ -450,12 +452,64 @@ class ConnectionTests(SenderTestCase):
         self.assertIs(self.code(first), ResultCode.FAILURE)
         self.assertIs(self.code(second), ResultCode.FAILURE)
 
-    def test_not_connected(self) -> None:
+    def test_waits_for_new_connection(self) -> None:
         """
-        While there is no connection a push fails at once.
+        A push that finds the connection just lost goes out on the next one.
         """
         self.transports[0].loseConnection()
+        sent = self.send()
+        self.network.advance(0.5)
+        gateway, _ = self.network.accept()
+        self.network.advance(0)
+        (asked,) = gateway.asked
+        self.assertEqual(asked.push.timeout_ms, 2000)
+        gateway.ok(asked)
+        self.assertIs(self.code(sent), ResultCode.SUCCESS)
+
+    def test_connecting_fails(self) -> None:
+        """
+        It fails when there is no next one.
+        """
+        self.transports[0].loseConnection()
+        sent = self.send()
+        self.network.advance(0.5)
+        self.assertNoResult(sent)
+        self.network.refuse(Failure(ConnectionRefusedError()))
+        self.assertIs(self.code(sent), ResultCode.FAILURE)
+
+    def test_known_to_be_away(self) -> None:
+        """
+        While the gateway is known to be away pushes fail at once.
+        """
+        self.transports[0].loseConnection()
+        self.network.advance(0.5)
+        self.network.refuse(Failure(ConnectionRefusedError()))
         self.assertIs(self.code(self.send()), ResultCode.FAILURE)
+
+    def test_connecting_takes_too_long(self) -> None:
+        """
+        A push that nobody could be asked for is a failure and no time-out: it cannot
+        have been delivered.
+        """
+        self.transports[0].loseConnection()
+        sent = self.send(timeout=2)
+        self.network.pump([0.5] * 4)
+        self.assertIs(self.code(sent), ResultCode.FAILURE)
+        self.assertEqual(self.sender.pending, 0)
+
+    def test_cancel_while_connecting(self) -> None:
+        """
+        A push that is given up before the connection is there is not sent.
+        """
+        self.transports[0].loseConnection()
+        given_up, other = self.send(), self.send()
+        given_up.cancel()
+        self.failureResultOf(given_up, CancelledError)
+        self.network.advance(0.5)
+        gateway, _ = self.network.accept()
+        self.network.advance(0)
+        self.assertEqual(len(gateway.asked), 1)
+        self.assertNoResult(other)
 
     def test_reconnects(self) -> None:
         """
@@ -480,7 +534,7 @@ class ConnectionTests(SenderTestCase):
             if self.network.attempts:
                 attempts += 1
                 self.network.refuse(Failure(ConnectionRefusedError()))
-        self.assertTrue(3 <= attempts <= 12, attempts)
+        self.assertTrue(3 <= attempts <= 15, attempts)
 
     def test_broken_frame(self) -> None:
         """
@@ -652,12 +706,31 @@ class FakeDirectory:
     A route store: gives one list of routes after another.
     """
 
+    fixed = False
+
     def __init__(self, *answers: Deferred[Sequence[Route]]) -> None:
         self.answers = list(answers)
         self.dropped: list[str] = []
+        self.addresses: Sequence[tuple[str, int]] = TWO
+        self.changed: Any = None
+        self.registration: Deferred[bool] = succeed(True)
+        self.asked_for: list[tuple[str, int]] = []
+        self.starting: Deferred[None] = succeed(None)
+        self.stopped = 0
 
-    def gateways(self) -> Sequence[tuple[str, int]]:
-        return TWO
+    def start(self, gateways_changed: Any) -> Deferred[None]:
+        self.changed = gateways_changed
+        if self.addresses:
+            gateways_changed(self.addresses)
+        return self.starting
+
+    def stop(self) -> Deferred[None]:
+        self.stopped += 1
+        return succeed(None)
+
+    def registered(self, address: tuple[str, int]) -> Deferred[bool]:
+        self.asked_for.append(address)
+        return self.registration
 
     def routes(self, user_id: str) -> Deferred[Sequence[Route]]:
         return self.answers.pop(0)
