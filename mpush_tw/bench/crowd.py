@@ -154,13 +154,30 @@ class Crowd:
         taken: float = self._reactor.seconds() - start
         return taken
 
+    def client(self, user_id: str) -> Client:
+        """
+        The device of a user.
+        """
+        return self._members[user_id].client
+
+    async def reconnect(self) -> None:
+        """
+        Have all devices close their connections and connect again at once.
+        """
+        for member in self._members.values():
+            # What they hear now is of their own making.
+            member.bound = False
+            await member.client.stop()
+        for member in self._members.values():
+            member.client.start()
+
     def leave(self, users: Iterable[str]) -> Deferred[None]:
         """
         Close the connections of some devices for good, without a word to the server.
         """
         gone = [self._members.pop(user_id) for user_id in users]
         for member in gone:
-            # What they hear from now on is of their own making.
+            # As above.
             member.bound = False
         stopped = gatherResults([member.client.stop() for member in gone])
         return stopped.addCallback(lambda _: None)

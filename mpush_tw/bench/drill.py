@@ -74,6 +74,17 @@ class DrillReport:
     back_seconds: float
     settled_seconds: float
 
+    @property
+    def nothing_lost(self) -> bool:
+        """
+        Whether every push was accounted for and truly so, nobody got one twice, and
+        the other nodes' devices noticed nothing.
+        """
+        return not self.dropped and all(
+            account.adds_up and account.truthful and not account.twice
+            for account in (self.account, self.closing)
+        )
+
 
 class SteadyPushes:
     """
@@ -176,14 +187,15 @@ class Drill:
         servers: Sequence[tuple[str, int]],
         public_key: str,
         sender: PushSender,
-        lose: Callable[[], object],
+        lose: Callable[[], Deferred[int] | None],
         reactor: Any,
         progress: Callable[[str], object] = lambda text: None,
     ) -> None:
         """
         @param servers: Connect addresses of the nodes; the first one's is lost.
         @param sender: Started.
-        @param lose: Takes the first node away; must not block for long.
+        @param lose: Takes the first node away; must not block. A Deferred is waited for
+            before the drill ends.
         @param progress: Told what is going on.
         """
         self._shape = shape
@@ -224,12 +236,14 @@ class Drill:
         self._progress(f"a node is lost; {shape.after:g} s more")
         away = self._doomed[: shape.stay_away]
         lost_at = self._reactor.seconds()
-        self._lose()
+        losing = self._lose()
         await crowd.leave(away)
         await crowd.all_bound(shape.after)
         back = self._reactor.seconds() - lost_at
         await deferLater(self._reactor, max(0.0, shape.after - back))
         await pushes.end()
+        if losing is not None:
+            await losing
         settled = max(0.0, pushes.last_failure - lost_at)
         self._progress("one push to each user")
         account = pushes.ledger.account()

@@ -25,6 +25,19 @@ def conditions(target: Target, shape: Shape, runs: int) -> dict[str, object]:
     Everything that somebody needs to repeat a measurement.
     """
     return {
+        **machine(),
+        "target": f"{target.host}:{target.port}",
+        **target.conditions,
+        **{f"load: {name}": value for name, value in attrs.asdict(shape).items()},
+        "runs": runs,
+    }
+
+
+def machine() -> dict[str, object]:
+    """
+    The part of the conditions that is not the load.
+    """
+    return {
         "mpush_tw": __version__,
         "Python": platform.python_version(),
         "Twisted": twisted.__version__,
@@ -32,10 +45,6 @@ def conditions(target: Target, shape: Shape, runs: int) -> dict[str, object]:
         "processor": _processor(),
         "cores": os.cpu_count(),
         "load average": round(os.getloadavg()[0], 2),
-        "target": f"{target.host}:{target.port}",
-        **target.conditions,
-        **{f"load: {name}": value for name, value in attrs.asdict(shape).items()},
-        "runs": runs,
     }
 
 

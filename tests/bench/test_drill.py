@@ -80,6 +80,21 @@ class CrowdTests(TestCase):
             await crowd.close()
         self.assertIn("0 of 2 devices bound", str(raised.exception))
 
+    async def test_reconnect(self) -> None:
+        """All devices connect anew when they are told to; that is not a loss."""
+        process = node()
+        self.addCleanup(process.close)
+        process.start()
+        users = [f"user-{number}" for number in range(5)]
+        servers = [(process.host, process.port)]
+        crowd = Crowd(reactor, SAMPLE_PUBLIC_KEY, servers, users, lambda content: None)
+        self.addCleanup(crowd.close)
+        await crowd.come()
+        await crowd.reconnect()
+        self.assertEqual(crowd.bound, 0)
+        await crowd.all_bound(10)
+        self.assertEqual((crowd.bound, crowd.drops, crowd.kicks), (5, 0, 0))
+
 
 class DrillTests(TestCase):
     """
