@@ -14,7 +14,7 @@ import errno
 import socket
 from collections.abc import Callable
 from struct import Struct
-from typing import Any, Protocol
+from typing import Any
 
 from twisted.internet.abstract import isIPAddress
 from twisted.internet.defer import Deferred, fail, succeed
@@ -58,17 +58,6 @@ _ANY_INTERFACE = 0
 _UNUSED = bytes(4)
 
 
-class SocketLog(Protocol):
-    """
-    Where a socket says what went wrong: a category of the node's log, or a L{Logger
-    <twisted.logger.Logger>}.
-    """
-
-    def error(self, text: str, /, **fields: Any) -> None: ...
-
-    def failure(self, text: str, failure: Failure, /, **fields: Any) -> None: ...
-
-
 @implementer(IReadDescriptor)
 class DatagramSocket:
     """
@@ -80,11 +69,12 @@ class DatagramSocket:
     @ivar port: The port it is bound to, 0 while it is closed.
     """
 
-    def __init__(self, reactor: Any, received: Received, log: SocketLog) -> None:
+    def __init__(self, reactor: Any, received: Received, log: Any) -> None:
         """
         @param reactor: Provides C{IReactorFDSet} and C{IReactorTime}.
         @param received: Called with each datagram. What it raises is logged, once a
             second at most, and ends nothing.
+        @param log: A L{Logger<twisted.logger.Logger>}, or a category of a node's log.
         """
         self._reactor = reactor
         self._received = received
