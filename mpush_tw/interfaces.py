@@ -312,6 +312,12 @@ class ICache(Interface):
         Write a text; it vanishes after C{ttl_seconds} unless that is 0 or less.
         """
 
+    def expire(key: str, ttl_seconds: int) -> Deferred[None]:
+        """
+        Have a key of any kind vanish after C{ttl_seconds}, 1 or more; a missing one is
+        no error.
+        """
+
     def delete(key: str) -> Deferred[None]:
         """
         Remove a key of any kind; a missing one is no error.

@@ -24,6 +24,7 @@ from mpush_tw.protocol.messages import (
     HttpResponse,
     Ok,
 )
+from mpush_tw.protocol.prepared import PreparedPush
 
 if TYPE_CHECKING:
     from mpush_tw.core.push.acks import PendingAck
@@ -185,6 +186,14 @@ class Connection:
 
         @param flags: 0 or ack bits.
         @param content: Never empty (D15).
+        @return: C{False} when the connection is gone.
+        """
+        raise NotImplementedError
+
+    def send_prepared(self, message: PreparedPush) -> bool:
+        """
+        Write the PUSH of a broadcast (server 14.7).
+
         @return: C{False} when the connection is gone.
         """
         raise NotImplementedError

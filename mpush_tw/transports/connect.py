@@ -42,6 +42,7 @@ from mpush_tw.protocol.packet import (
     PacketDecoder,
     encode_packet,
 )
+from mpush_tw.protocol.prepared import PreparedPush
 
 _PUSH = int(Command.PUSH)
 _ACK = int(Command.ACK)
@@ -315,6 +316,9 @@ class ConnectProtocol(Connection):
             _PUSH,
             _pack_header(len(body), _PUSH, 0, flags | sealed, message_id, 0) + body,
         )
+
+    def send_prepared(self, message: PreparedPush) -> bool:
+        return self._write(_PUSH, message.packet(self.cipher))
 
     def send_kick(self, user_id: str) -> bool:
         flags, body = seal_body(

@@ -32,6 +32,7 @@ from mpush_tw.integrations.memory import MemoryCache, MemoryQueue
 from mpush_tw.interfaces import Event, IPushListener
 from mpush_tw.protocol.body import Cipher
 from mpush_tw.protocol.gateway import GatewayKick, TimePoints
+from mpush_tw.protocol.prepared import PreparedPush
 from mpush_tw.protocol.routes import RemoteRoute
 
 T = TypeVar("T")
@@ -124,6 +125,9 @@ class FakeConnection(Connection):
         if self.on_push is not None:
             self.on_push(message_id)
         return written
+
+    def send_prepared(self, message: PreparedPush) -> bool:
+        return self._write("push", message.message_id, 0, message.content)
 
     def send_kick(self, user_id: str) -> bool:
         return self._write("kick", user_id)
@@ -235,6 +239,11 @@ class UnsteadyCache(MemoryCache):
         return self._through(
             "hset_if", key, super().hset_if(key, field, expected, value)
         )
+
+    def hincrby(self, key: str, field: str, amount: int) -> Deferred[int]:
+        if self._refused("hincrby"):
+            return self._through("hincrby", key, fail(Unavailable("store")))
+        return self._through("hincrby", key, super().hincrby(key, field, amount))
 
     def zadd(self, key: str, member: str) -> Deferred[None]:
         if self._refused("zadd"):

@@ -128,6 +128,22 @@ class CacheContract(_Base):
         self.assertIsNone(await self.cache.get(self.key("t")))
 
     @steps
+    async def test_expire(self) -> None:
+        """
+        A key of any kind can be given an end, and one that is not there too.
+        """
+        hashes, values = self.key("eh"), self.key("el")
+        await self.cache.hset(hashes, "f", "v")
+        await self.cache.lpush(values, ["a"])
+        for name in (hashes, values, self.key("none")):
+            await self.cache.expire(name, 2)
+        await self.pass_time(1)
+        self.assertEqual(await self.cache.hgetall(hashes), {"f": "v"})
+        await self.pass_time(1.2)
+        self.assertEqual(await self.cache.hgetall(hashes), {})
+        self.assertEqual(await self.cache.lrange(values, 0, -1), [])
+
+    @steps
     async def test_delete(self) -> None:
         """
         A key of any kind can be removed, and one that is not there too.

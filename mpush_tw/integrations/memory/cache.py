@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from heapq import heappop, heappush
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorTime
@@ -50,6 +51,8 @@ class MemoryCache:
         self._hashes: OrderedDict[str, tuple[str, ...]] = OrderedDict()
         self._sets: dict[str, dict[str, None]] = {}
         self._lists: dict[str, list[str]] = {}
+        self._ends: dict[str, float] = {}
+        self._endings: list[tuple[float, str]] = []
 
     def start(self) -> Deferred[None]:
         return succeed(None)
@@ -101,8 +104,26 @@ class MemoryCache:
             if entry is not None:
                 self._expiring_size -= len(key) + len(entry[1])
 
+    def expire(self, key: str, ttl_seconds: int) -> Deferred[None]:
+        end = self._clock.seconds() + ttl_seconds
+        self._ends[key] = end
+        heappush(self._endings, (end, key))
+        return succeed(None)
+
+    def _drop_ended(self) -> None:
+        """
+        Remove what L{expire} gave an end; asked before a hash or a list is read.
+        """
+        now = self._clock.seconds()
+        while self._endings and self._endings[0][0] <= now:
+            end, key = heappop(self._endings)
+            if self._ends.get(key) == end:
+                del self._ends[key]
+                self.delete(key)
+
     def delete(self, key: str) -> Deferred[None]:
         self._forget_text(key)
+        self._ends.pop(key, None)
         self._put(key, ())
         self._sets.pop(key, None)
         self._lists.pop(key, None)
@@ -159,6 +180,8 @@ class MemoryCache:
             self._store(key, self._fields(key) | {field: value})
 
     def _fields(self, key: str) -> dict[str, str]:
+        if self._endings:
+            self._drop_ended()
         flat = self._hashes.get(key, ())
         return dict(zip(flat[::2], flat[1::2], strict=True))
 
@@ -210,6 +233,7 @@ class MemoryCache:
         return succeed(None)
 
     def lrange(self, key: str, start: int, end: int) -> Deferred[list[str]]:
+        self._drop_ended()
         return succeed(_slice(self._lists.get(key, []), start, end))
 
 
