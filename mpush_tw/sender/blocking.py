@@ -4,13 +4,18 @@ The sender for scripts that have no reactor::
     with BlockingPushSender([("127.0.0.1", 3001)]) as sender:
         result = sender.send(PushContext(b"hello", user_id="alice"))
 
-Where the reactor comes from is said in L{mpush_tw.reactor_thread}.
+In a cluster C{mpush_tw.cluster.blocking_cluster_sender(FILE)} takes the place of
+C{BlockingPushSender(ADDRESSES)}. Where the reactor comes from is said in
+L{mpush_tw.reactor_thread}.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
+from typing import Any, Self
+
+from twisted.internet.defer import Deferred, succeed
 
 from mpush_tw.protocol.packet import DEFAULT_MAX_BODY
 from mpush_tw.reactor_thread import ReactorStopped, ReactorThread
@@ -20,7 +25,7 @@ from mpush_tw.sender.push_sender import PushSender
 from mpush_tw.sender.result import AggregateResult, PushResult
 
 
-class BlockingPushSender:
+class BlockingSender:
     """
     A L{PushSender} whose methods wait for the answer.
 
@@ -31,29 +36,28 @@ class BlockingPushSender:
 
     def __init__(
         self,
-        gateways: Sequence[Address],
+        make_sender: Callable[[Any], PushSender],
         *,
         reactor: object | None = None,
-        max_packet_size: int = DEFAULT_MAX_BODY,
-        connections_per_gateway: int = 1,
     ) -> None:
         """
+        @param make_sender: Makes the sender, given the reactor; called in its thread,
+            once. What it raises is raised here.
         @param reactor: As for L{ReactorThread}.
-        @raise PushError: As L{PushSender} does.
         """
         self._thread = ReactorThread(reactor)
-        self._sender = PushSender(
-            gateways,
-            reactor=self._thread.reactor,
-            max_packet_size=max_packet_size,
-            connections_per_gateway=connections_per_gateway,
-        )
+
+        def make() -> Deferred[PushSender]:
+            return succeed(make_sender(self._thread.reactor))
+
+        self._sender = self._thread.wait(make)
 
     def start(self) -> None:
         """
-        Connect; return when the first gateway is connected.
+        Connect, see L{PushSender.start}.
 
-        @raise Unavailable: If none is after 4 seconds; it may be tried again.
+        @raise Unavailable: If no gateway, or no store of the cluster, can be reached;
+            it may be tried again.
         """
         self._thread.wait(self._sender.start)
 
@@ -79,7 +83,7 @@ class BlockingPushSender:
         """
         return self._thread.wait(lambda: self._sender.send_all(context))
 
-    def __enter__(self) -> BlockingPushSender:
+    def __enter__(self) -> Self:
         self.start()
         return self
 
@@ -90,3 +94,31 @@ class BlockingPushSender:
         traceback: TracebackType | None,
     ) -> None:
         self.stop()
+
+
+class BlockingPushSender(BlockingSender):
+    """
+    A blocking sender for gateways that are given by address.
+    """
+
+    def __init__(
+        self,
+        gateways: Sequence[Address],
+        *,
+        reactor: object | None = None,
+        max_packet_size: int = DEFAULT_MAX_BODY,
+        connections_per_gateway: int = 1,
+    ) -> None:
+        """
+        @param reactor: As for L{ReactorThread}.
+        @raise PushError: As L{PushSender} does.
+        """
+        super().__init__(
+            lambda running: PushSender(
+                gateways,
+                reactor=running,
+                max_packet_size=max_packet_size,
+                connections_per_gateway=connections_per_gateway,
+            ),
+            reactor=reactor,
+        )
