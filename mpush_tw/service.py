@@ -68,6 +68,7 @@ from mpush_tw.start_notices import announce
 from mpush_tw.transports.admin import AdminFactory
 from mpush_tw.transports.connect import ConnectDoor, ConnectFactory
 from mpush_tw.transports.gateway import GatewayDoor, GatewayFactory
+from mpush_tw.transports.gateway_udp import DatagramGateway
 from mpush_tw.transports.metrics import metrics_site
 from mpush_tw.transports.write_through import ListeningService, OutboundLimits
 
@@ -111,10 +112,6 @@ class Node(MultiService):
         self._ending: set[Deferred[None]] = set()
         self._shared_list = False
         self._node_id = str(uuid.uuid4())
-        if settings.net.gateway_server_net != "tcp":
-            raise ConfigError(
-                "mp.net.gateway-server-net", "this version has only the tcp gateway"
-            )
         self.key, self.key_is_new = node_key(settings)
 
         self.metrics = NodeMetrics()
@@ -170,7 +167,10 @@ class Node(MultiService):
         )
 
     def _send_kick(self, kick: GatewayKick) -> None:
-        self.kicks.send(kick)
+        if isinstance(self.gateway_listener, DatagramGateway):
+            self.gateway_listener.send_kick(kick)
+        else:
+            self.kicks.send(kick)
 
     def _build_push(self) -> None:
         limit = self.settings.push.flow_control.global_
@@ -270,7 +270,11 @@ class Node(MultiService):
             settings.limits.max_inflated_size,
             net.gateway_allowed_peers,
         )
-        self.gateway_listener = self._stream_gateway()
+        self.gateway_listener: ListeningService | DatagramGateway
+        if net.gateway_server_net == "udp":
+            self.gateway_listener = self._datagram_gateway()
+        else:
+            self.gateway_listener = self._stream_gateway()
         self.gateway_listener.setName("gateway")  # type: ignore[no-untyped-call]
         self.gateway_listener.setServiceParent(self)  # type: ignore[no-untyped-call]
 
@@ -288,6 +292,19 @@ class Node(MultiService):
             net.snd_buf.gateway_server,
             net.rcv_buf.gateway_server,
             keep_alive=True,
+        )
+
+    def _datagram_gateway(self) -> DatagramGateway:
+        net = self.settings.net
+        return DatagramGateway(
+            self.gateway_door,
+            self.reactor,
+            net.gateway_server_port,
+            net.gateway_server_multicast,
+            node_addresses.multicast_ip(self.settings),
+            self.router.kick_requested,
+            net.snd_buf.gateway_server,
+            net.rcv_buf.gateway_server,
         )
 
     def _build_operations(self) -> None:
@@ -389,6 +406,8 @@ class Node(MultiService):
             self.gateway_listener.resume()
             for node in self._service_nodes():
                 await self.registry.register(node)
+            if isinstance(self.gateway_listener, DatagramGateway):
+                await self._test_multicast(self.gateway_listener)
         except Exception:
             await self._close_ports()
             await self._stop_stores()
@@ -401,7 +420,8 @@ class Node(MultiService):
         await self.queue.start()
         await self.registry.start()
         await self.stores.discovery.start()
-        await self.kicks.listen()
+        if not isinstance(self.gateway_listener, DatagramGateway):
+            await self.kicks.listen()
         self._shared_list = not await self._alone_at_its_address()
         if not self._shared_list:
             await self.online.clear()
@@ -426,6 +446,15 @@ class Node(MultiService):
                 )
                 return False
         return True
+
+    async def _test_multicast(self, gateway: DatagramGateway) -> None:
+        if not await gateway.self_test():
+            self.log.console.notice(
+                "WARNING: multicast to {group} does not work on this machine: "
+                "broadcasts of senders will not arrive. Pushes to users do. Use "
+                "mp.net.gateway-server-net=tcp, or see that the network carries it",
+                group=self.settings.net.gateway_server_multicast,
+            )
 
     def _service_nodes(self) -> list[ServiceNode]:
         net = self.settings.net
