@@ -84,6 +84,14 @@ class Process:
         """
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def pid(self) -> int:
+        """
+        The number of the process, which there has to be.
+        """
+        assert self._process is not None, f"{self!r} does not run"
+        return self._process.pid
+
     def _spawn(self, command: Sequence[str], steered: bool) -> None:
         assert not self.running, f"{self!r} runs"
         with open(self.home / "output", "ab") as output:
@@ -98,6 +106,29 @@ class Process:
                 # A Ctrl+C is for the test run, which then stops this one.
                 start_new_session=True,
             )
+
+    def connections(self, port: int) -> int:
+        """
+        Count its established TCP connections to a port.
+        """
+        process = Path(f"/proc/{self.pid}")
+        sockets = set()
+        for link in (process / "fd").iterdir():
+            try:
+                target = str(link.readlink())
+            except OSError:
+                # Closed since it was listed.
+                continue
+            if target.startswith("socket:["):
+                sockets.add(target[len("socket:[") : -1])
+        count = 0
+        for table in ("tcp", "tcp6"):
+            lines = (process / "net" / table).read_text().splitlines()
+            for fields in map(str.split, lines[1:]):
+                remote_port = int(fields[2].rpartition(":")[2], 16)
+                established = fields[3] == "01"
+                count += remote_port == port and established and fields[9] in sockets
+        return count
 
     def output(self) -> str:
         """
@@ -437,20 +468,35 @@ class JavaSender(Driver):
         self.spawn()
         assert self.wait("started")["ok"] == "true"
 
-    def begin(self, order: str, text: str, **fields: object) -> str:
+    def begin_push(
+        self, user: str, text: str, ack: str = "NO_ACK", timeout_ms: int = 3000
+    ) -> int:
         """
-        Have it send.
+        Have it push to a user.
 
-        @return: The id that results of this order have.
+        @param ack: The name of an ack model.
+        @return: The number that results of this order have.
         """
         self._count += 1
-        number = str(self._count)
-        self.order(order, id=number, text=text, **fields)
-        return number
+        self.order(
+            "push", id=self._count, text=text, user=user, ack=ack, timeout=timeout_ms
+        )
+        return self._count
 
-    async def result(self, number: str) -> Outcome:
+    def has_result(self, number: int) -> bool:
         """
-        Wait for the next result of an order.
+        Whether an order has a result that nobody has taken.
+        """
+        self._read()
+        return any(
+            told["event"] == "result" and told["id"] == str(number)
+            for told in self.events
+        )
+
+    async def result(self, number: int) -> Outcome:
+        """
+        Wait for the next result of an order. The original tells one for each route of
+        the user, and now and then one twice (C-36).
         """
         told = await self.next("result", id=number)
         client_type = told.get("type")
@@ -469,8 +515,7 @@ class JavaSender(Driver):
 
         @param ack: The name of an ack model.
         """
-        number = self.begin("push", text, user=user, ack=ack, timeout=timeout_ms)
-        return await self.result(number)
+        return await self.result(self.begin_push(user, text, ack, timeout_ms))
 
 
 class JavaDevice(Driver):

@@ -376,6 +376,10 @@ def full_set(module: str) -> Callable[[], TestSuite]:
     return test_suite
 
 
+Device = JavaDevice | OurDevice
+Sender = JavaSender
+
+
 class InteropTestCase(TestCase):
     """
     A test in the shared cluster.
@@ -387,6 +391,36 @@ class InteropTestCase(TestCase):
 
     def setUp(self) -> None:
         self.cluster = shared_cluster()
+
+    def node(self, kind: str) -> Node:
+        """
+        Give the node of a kind: C{java}, C{ours} or C{other java}.
+        """
+        if kind == "ours":
+            return self.cluster.our_node
+        if kind == "java":
+            return self.cluster.java_node
+        return self.cluster.other_java_node
+
+    async def a_sender(self, kind: str) -> Sender:
+        """
+        Give the sender of a kind, connected to all gateways.
+        """
+        sender = self.cluster.java_sender
+        ports = [node["port"] for node in self.cluster.registered("gs").values()]
+        await until(
+            lambda: all(map(sender.connections, ports)), "the sender to connect"
+        )
+        return sender
+
+    async def a_device(
+        self, kind: str, name: str, doors: Doors, user: str, **options: Any
+    ) -> Device:
+        """
+        Connect a device of a kind.
+        """
+        connect = self.java_device if kind == "java" else self.our_device
+        return await connect(name, doors, user, **options)
 
     async def our_device(
         self, name: str, doors: Doors, user: str | None = None, **options: Any

@@ -1,0 +1,366 @@
+"""
+Pushes to one user: senders of both kinds to nodes of both kinds (checks 4 to 7, 12).
+
+What is expected does not depend on who is whose, so each check is written once. The
+original's sender with the original's node is among the cases, to show that the check
+asks for what the original does.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from tests.interop.processes import FAILURE, OFFLINE, SUCCESS, TIMEOUT
+from tests.interop.support import (
+    MOBILE,
+    Device,
+    InteropTestCase,
+    Sender,
+    full_set,
+    until,
+)
+
+test_suite = full_set(__name__)
+
+if TYPE_CHECKING:
+    _Base = InteropTestCase
+else:
+    # Only what derives from a check and from the test case is run.
+    _Base = object
+
+ACKNOWLEDGED = ["push-center-begin", "before-send", "waiting-ack", "success-end"]
+WRITTEN = ["push-center-begin", "before-send", "success-end"]
+
+
+class Acknowledgements(_Base):
+    """
+    Each ack model, with a device that acknowledges and one that does not.
+    """
+
+    sender_kind: str
+    node_kind: str
+    device_kind: str
+
+    async def setUp(self) -> None:
+        super().setUp()
+        self.doors = self.node(self.node_kind).doors
+        self.sender = await self.a_sender(self.sender_kind)
+        self.user = f"user-{self.id().rpartition('.')[2]}-{self.device_kind}"
+        self.device = await self.a_device(
+            self.device_kind, f"device-of-{self.user}", self.doors, self.user
+        )
+
+    async def test_no_ack(self) -> None:
+        """
+        A push without ack succeeds when the device has been written to.
+        """
+        outcome = await self.sender.push(self.user, "no ack")
+        self.assertEqual(outcome.code, SUCCESS)
+        self.assertEqual(outcome.location, self.doors.gateway)
+        self.assertEqual(await self.device.pushed("no ack"), 0)
+        self.assert_points(outcome.points, WRITTEN)
+
+    async def test_auto_ack(self) -> None:
+        """
+        A push with automatic ack succeeds when the client library has acknowledged.
+        """
+        outcome = await self.sender.push(self.user, "auto ack", "AUTO_ACK")
+        self.assertEqual(outcome.code, SUCCESS)
+        self.assertEqual(outcome.location, self.doors.gateway)
+        self.assertEqual(await self.device.pushed("auto ack"), 0)
+        self.assert_points(outcome.points, ACKNOWLEDGED)
+
+    async def test_app_acks(self) -> None:
+        """
+        A push with the app's ack succeeds when the app has acknowledged, not before.
+        """
+        waiting = self.sender.begin_push(self.user, "app acks", "BIZ_ACK")
+        number = await self.device.pushed("app acks")
+        self.assertGreater(number, 0)
+        self.assertFalse(self.sender.has_result(waiting))
+        self.device.ack(number)
+        outcome = await self.sender.result(waiting)
+        self.assertEqual(outcome.code, SUCCESS)
+        self.assert_points(outcome.points, ACKNOWLEDGED)
+
+    async def test_nobody_acks(self) -> None:
+        """
+        A push with the app's ack to an app that gives none is timed out by the sender.
+        """
+        waiting = self.sender.begin_push(
+            self.user, "nobody acks", "BIZ_ACK", timeout_ms=1500
+        )
+        self.assertGreater(await self.device.pushed("nobody acks"), 0)
+        outcome = await self.sender.result(waiting)
+        self.assertEqual(outcome.code, TIMEOUT)
+        # Nothing came from the node: the sender's own points only.
+        self.assertNotIn("push-center-begin", outcome.points)
+
+    def assert_points(self, points: Sequence[str], node: Sequence[str]) -> None:
+        """
+        Look for the node's points on the sender's time line.
+        """
+        self.assertEqual([name for name in points if name in ACKNOWLEDGED], node)
+
+
+class Unreachable(_Base):
+    """
+    Users who cannot be reached.
+    """
+
+    sender_kind: str
+    node_kind: str
+
+    async def setUp(self) -> None:
+        super().setUp()
+        self.doors = self.node(self.node_kind).doors
+        self.sender = await self.a_sender(self.sender_kind)
+        self.user = f"away-{self.id().rpartition('.')[2]}"
+
+    async def test_left(self) -> None:
+        """
+        A user whose device has left is offline.
+        """
+        device = await self.our_device(f"{self.user}-1", self.doors, self.user)
+        await device.leave()
+        await until(
+            lambda: self.cluster.online(self.user) is None, "the route to go offline"
+        )
+        outcome = await self.sender.push(self.user, "too late")
+        self.assertEqual(outcome.code, OFFLINE)
+
+    async def test_unknown(self) -> None:
+        """
+        A user who never was there is offline.
+        """
+        outcome = await self.sender.push(self.user, "who?")
+        self.assertEqual(outcome.code, OFFLINE)
+        self.assertIsNone(outcome.location)
+
+    async def test_stale_route(self) -> None:
+        """
+        A user whose route names a node that does not have the user is offline, and the
+        route says so afterwards.
+        """
+        route = {
+            "port": self.doors.gateway_port,
+            "host": self.doors.host,
+            "deviceId": "ghost",
+            "osName": "android",
+            "clientVersion": "1",
+            "connId": "deadbeef",
+        }
+        text = json.dumps(route, separators=(",", ":"))
+        self.cluster.redis.cli("HSET", f"mp:ur:{self.user}", str(MOBILE), text)
+        outcome = await self.sender.push(self.user, "ghost")
+        self.assertEqual(outcome.code, OFFLINE)
+        await until(
+            lambda: "connId" not in self.cluster.routes(self.user)[MOBILE],
+            "the stale route to lose its connection",
+        )
+        left = self.cluster.routes(self.user)[MOBILE]
+        self.assertEqual(left["deviceId"], "ghost")
+        self.assertEqual(left["host"], self.doors.host)
+
+
+class Check05JavaSenderTests(Acknowledgements, InteropTestCase):
+    """
+    Their sender to their device on our node, each ack model.
+    """
+
+    sender_kind, node_kind, device_kind = "java", "ours", "java"
+
+
+class Check05JavaSenderOurDeviceTests(Acknowledgements, InteropTestCase):
+    """
+    Their sender to our device on our node, each ack model.
+    """
+
+    sender_kind, node_kind, device_kind = "java", "ours", "ours"
+
+
+class Check05OriginalTests(Acknowledgements, InteropTestCase):
+    """
+    For comparison: their sender to their device on their node.
+    """
+
+    sender_kind, node_kind, device_kind = "java", "java", "java"
+
+
+class Check06JavaSenderTests(Unreachable, InteropTestCase):
+    """
+    Their sender to users whom our node does not have.
+    """
+
+    sender_kind, node_kind = "java", "ours"
+
+
+class Check06OriginalTests(Unreachable, InteropTestCase):
+    """
+    For comparison: their sender to users whom their node does not have.
+    """
+
+    sender_kind, node_kind = "java", "java"
+
+
+class Check07OurSenderTests(Acknowledgements, InteropTestCase):
+    """
+    Our sender to their device on their node, each ack model.
+    """
+
+    sender_kind, node_kind, device_kind = "ours", "java", "java"
+
+
+class Check07OurSenderOurDeviceTests(Acknowledgements, InteropTestCase):
+    """
+    Our sender to our device on their node, each ack model.
+    """
+
+    sender_kind, node_kind, device_kind = "ours", "java", "ours"
+
+
+class Check07UnreachableTests(Unreachable, InteropTestCase):
+    """
+    Our sender to users whom their node does not have.
+    """
+
+    sender_kind, node_kind = "ours", "java"
+
+
+class Check04LaterNodeTests(InteropTestCase):
+    """
+    A node of ours that starts after their sender.
+    """
+
+    async def test_found_and_used(self) -> None:
+        """
+        Their sender opens the configured number of connections to the new node within
+        seconds, and pushes to its users.
+        """
+        sender = self.cluster.java_sender
+        node = self.cluster.add_our_node("later", "127.0.0.5")
+        self.addCleanup(node.stop)
+        port = node.doors.gateway_port
+        await until(lambda: sender.connections(port) == 1, "the sender to connect", 5)
+        device = await self.our_device("later-1", node.doors, "later")
+        outcome = await sender.push("later", "hello", "AUTO_ACK")
+        self.assertEqual(outcome.code, SUCCESS)
+        self.assertEqual(outcome.location, node.doors.gateway)
+        await device.pushed("hello")
+
+
+class Moved(_Base):
+    """
+    A user who moves to another node after the sender has looked the route up.
+    """
+
+    sender_kind: str
+    first_kind: str
+    second_kind: str
+
+    async def move(self) -> tuple[Sender, str, Device]:
+        """
+        Have a user pushed to on one node and move to the other.
+
+        @return: The sender, the user and the user's device on the second node.
+        """
+        sender = await self.a_sender(self.sender_kind)
+        user = f"mover-{self.sender_kind}-{self.first_kind}"
+        here = self.node(self.first_kind).doors
+        there = self.node(self.second_kind).doors
+        first = await self.our_device(f"{user}-1", here, user)
+        outcome = await sender.push(user, "here", "AUTO_ACK")
+        self.assertEqual((outcome.code, outcome.location), (SUCCESS, here.gateway))
+        await first.leave()
+        await until(lambda: self.cluster.online(user) is None, "the user to leave")
+        second = await self.our_device(f"{user}-2", there, user)
+        return sender, user, second
+
+
+class OurSenderFollows(Moved):
+    """
+    Our sender with a route that is not true any more.
+    """
+
+    sender_kind = "ours"
+
+    async def test_follows(self) -> None:
+        """
+        The node says that the user has moved; the push reaches the user there, whole.
+        """
+        sender, user, device = await self.move()
+        outcome = await sender.push(user, "there", "AUTO_ACK")
+        self.assertEqual(outcome.code, SUCCESS)
+        self.assertEqual(outcome.location, self.node(self.second_kind).doors.gateway)
+        await device.pushed("there")
+        self.assertIn("redirect", " ".join(outcome.points))
+
+
+class Check12OurSenderTests(OurSenderFollows, InteropTestCase):
+    """
+    Our sender, a user who moves from our node to theirs.
+    """
+
+    first_kind, second_kind = "ours", "java"
+
+
+class Check12OurSenderFromJavaTests(OurSenderFollows, InteropTestCase):
+    """
+    Our sender, a user who moves from their node to ours.
+    """
+
+    first_kind, second_kind = "java", "ours"
+
+
+class JavaSenderLosesContent(Moved):
+    """
+    Their sender with a route that is not true any more: it asks the right node then,
+    but with an empty message (C-35).
+    """
+
+    sender_kind = "java"
+
+    async def test_content_is_lost(self) -> None:
+        """
+        Their node hands the empty message on and says that all is well; ours says that
+        the push has failed and leaves the device alone (C-29).
+        """
+        sender, user, device = await self.move()
+        outcome = await sender.push(user, "there")
+        self.assertIn("redirect", " ".join(outcome.points))
+        self.assertEqual(outcome.location, self.node(self.second_kind).doors.gateway)
+        if self.second_kind == "ours":
+            self.assertEqual(outcome.code, FAILURE)
+            await sender.push(user, "next")
+            await device.pushed("next")
+            self.assertEqual(device.pushes, [("next", 0)])
+        else:
+            self.assertEqual(outcome.code, SUCCESS)
+            await device.pushed("")
+            self.assertEqual(device.pushes, [("", 0)])
+
+
+class Check12JavaSenderTests(JavaSenderLosesContent, InteropTestCase):
+    """
+    Their sender, a user who moves from our node to theirs.
+    """
+
+    first_kind, second_kind = "ours", "java"
+
+
+class Check12JavaSenderFromJavaTests(JavaSenderLosesContent, InteropTestCase):
+    """
+    Their sender, a user who moves from their node to ours.
+    """
+
+    first_kind, second_kind = "java", "ours"
+
+
+class Check12OriginalTests(JavaSenderLosesContent, InteropTestCase):
+    """
+    For comparison: their sender, a user who moves between their nodes.
+    """
+
+    first_kind, second_kind = "java", "other java"
