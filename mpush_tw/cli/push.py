@@ -5,11 +5,17 @@ C{mpush push}: one message to one user, and what became of it.
 from __future__ import annotations
 
 import sys
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mpush_tw.errors import MPushError
+
+if TYPE_CHECKING:
+    from mpush_tw.sender import PushSender
+
+_GATEWAY = "127.0.0.1:3001"
 
 _ACKS = {"none": "NO_ACK", "auto": "AUTO_ACK", "biz": "BIZ_ACK"}
 _EXIT_CODES = {1: 0, 2: 1, 3: 3, 4: 4}
@@ -31,14 +37,23 @@ Result code to exit status; 2 is wrong usage.
 @click.option(
     "--gateway",
     multiple=True,
-    default=("127.0.0.1:3001",),
-    show_default=True,
     metavar="HOST:PORT",
-    help="Gateway of a node; may be repeated.",
+    help=f"Gateway of a standalone node; may be repeated.  [default: {_GATEWAY}]",
+)
+@click.option(
+    "--config",
+    "file",
+    metavar="FILE",
+    help="Configuration file of a node: push through its cluster, or through it.",
 )
 @click.option("--timeout", default=3.0, show_default=True, help="Seconds to wait.")
 def push(
-    user: str, text: str, ack: str, gateway: tuple[str, ...], timeout: float
+    user: str,
+    text: str,
+    ack: str,
+    gateway: tuple[str, ...],
+    file: str | None,
+    timeout: float,
 ) -> None:
     """
     Push TEXT to USER and print the result with its time line.
@@ -49,12 +64,15 @@ def push(
     Examples:
       mpush push alice "hello"
       mpush push alice '{"title": "hi"}' --ack biz --gateway 10.0.0.5:3001
+      mpush push alice "hello" --config etc/node-a.conf
     """
     from twisted.internet import task
 
-    from mpush_tw.sender import AckModel, PushContext, PushSender
+    from mpush_tw.sender import AckModel, PushContext
 
-    gateways = [_address(one) for one in gateway]
+    if gateway and file:
+        raise click.UsageError("--gateway and --config exclude each other")
+    make_sender = _cluster(file) if file else _standalone(gateway or (_GATEWAY,))
     context = PushContext(
         content=text.encode(),
         user_id=user,
@@ -64,14 +82,15 @@ def push(
     outcome: dict[str, Any] = {}
 
     async def run(reactor: Any) -> None:
-        sender = PushSender(gateways, reactor=reactor)
         try:
-            await sender.start()
-            outcome["result"] = await sender.send(context)
+            sender = make_sender(reactor)
+            try:
+                await sender.start()
+                outcome["result"] = await sender.send(context)
+            finally:
+                await sender.stop()
         except MPushError as error:
             outcome["error"] = error
-        finally:
-            await sender.stop()
 
     from twisted.internet.defer import Deferred
 
@@ -84,6 +103,19 @@ def push(
         raise click.ClickException(str(outcome["error"]))
     _show(outcome["result"])
     sys.exit(_EXIT_CODES[int(outcome["result"].code)])
+
+
+def _standalone(gateways: Sequence[str]) -> Callable[[Any], PushSender]:
+    from mpush_tw.sender import PushSender
+
+    addresses = [_address(one) for one in gateways]
+    return lambda reactor: PushSender(addresses, reactor=reactor)
+
+
+def _cluster(file: str) -> Callable[[Any], PushSender]:
+    from mpush_tw.cluster import cluster_sender
+
+    return lambda reactor: cluster_sender(file, reactor=reactor)
 
 
 def _address(text: str) -> tuple[str, int]:

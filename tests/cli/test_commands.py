@@ -31,6 +31,19 @@ def invoke(*arguments: str) -> Any:
     return CliRunner().invoke(main, arguments)
 
 
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """
+    Run a command in a process of its own.
+    """
+    return subprocess.run(
+        [*COMMAND, *arguments],
+        env=os.environ | {"PYTHONPATH": ROOT},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
 class HelpTests(SynchronousTestCase):
     """
     What is printed without a server.
@@ -130,13 +143,7 @@ class NodeCommandTests(SynchronousTestCase):
         self.gateway = f"127.0.0.1:{self.target.gateway_port}"
 
     def run_push(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*COMMAND, "push", *arguments, "--gateway", self.gateway],
-            env=os.environ | {"PYTHONPATH": ROOT},
-            capture_output=True,
-            text=True,
-            timeout=30,
-        )
+        return run("push", *arguments, "--gateway", self.gateway)
 
     def device(self, user: str, count: int) -> subprocess.Popen[str]:
         process = subprocess.Popen(
@@ -192,6 +199,14 @@ class NodeCommandTests(SynchronousTestCase):
         self.assertIn("Error:", result.stderr)
         self.assertNotIn("Traceback", result.stdout + result.stderr)
 
+    def test_configuration(self) -> None:
+        """The file of a standalone node is as good as its gateway's address."""
+        config = Path(tempfile.mkdtemp()) / "node.conf"
+        config.write_text(f"mp.net.gateway-server-port = {self.target.gateway_port}\n")
+        result = run("push", "bob", "hello", "--config", str(config))
+        self.assertEqual(result.returncode, 3, result.stderr)
+        self.assertIn("offline  to bob", result.stdout)
+
     def test_no_server(self) -> None:
         """A device whose server is not there says so instead of saying nothing."""
         self.target.close()
@@ -233,6 +248,19 @@ class WrongUsageTests(SynchronousTestCase):
         result = invoke("push", "alice", "x", "--gateway", "localhost")
         self.assertEqual(result.exit_code, 2)
         self.assertIn("HOST:PORT", result.output)
+
+    def test_gateway_and_configuration(self) -> None:
+        """Two ways to say where to are one too many."""
+        result = invoke("push", "alice", "x", "--gateway", "a:1", "--config", "x.conf")
+        self.assertEqual(result.exit_code, 2)
+        self.assertIn("exclude each other", result.output)
+
+    def test_push_without_its_file(self) -> None:
+        """A configuration that is not there is said in one sentence."""
+        result = run("push", "alice", "x", "--config", "/nowhere/mpush.conf")
+        self.assertEqual(result.returncode, 1)
+        self.assertIn("/nowhere/mpush.conf", result.stderr)
+        self.assertNotIn("Traceback", result.stderr)
 
     def test_no_key(self) -> None:
         """A device without a key says where it looked and what to do."""
