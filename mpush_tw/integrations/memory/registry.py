@@ -4,7 +4,10 @@ Registry and discovery within one process.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
 from zope.interface import implementer
 
 from mpush_tw.interfaces import (
@@ -18,8 +21,10 @@ from mpush_tw.interfaces import (
 @implementer(IServiceRegistry, IServiceDiscovery)
 class MemoryRegistry:
     """
-    Nodes by service path and id.
+    Nodes by service path and id. Existing ones are not told to a new listener.
     """
+
+    _log = Logger()
 
     def __init__(self) -> None:
         self._nodes: dict[str, dict[str, ServiceNode]] = {}
@@ -29,28 +34,43 @@ class MemoryRegistry:
         return succeed(None)
 
     def stop(self) -> Deferred[None]:
-        self._nodes.clear()
+        for nodes in list(self._nodes.values()):
+            for node in list(nodes.values()):
+                self.deregister(node)
         return succeed(None)
 
     def register(self, node: ServiceNode) -> Deferred[None]:
         nodes = self._nodes.setdefault(node.service, {})
-        known = node.node_id in nodes
+        before = nodes.get(node.node_id)
         nodes[node.node_id] = node
-        for listener in self._listeners.get(node.service, []):
-            if known:
-                listener.service_updated(node)
-            else:
-                listener.service_added(node)
+        if before is None:
+            self._tell(node, lambda listener: listener.service_added(node))
+        elif before != node:
+            self._tell(node, lambda listener: listener.service_updated(node))
         return succeed(None)
 
     def deregister(self, node: ServiceNode) -> Deferred[None]:
-        if self._nodes.get(node.service, {}).pop(node.node_id, None) is not None:
-            for listener in self._listeners.get(node.service, []):
-                listener.service_removed(node)
+        last = self._nodes.get(node.service, {}).pop(node.node_id, None)
+        if last is not None:
+            self._tell(last, lambda listener: listener.service_removed(last))
         return succeed(None)
 
+    def _tell(
+        self, node: ServiceNode, event: Callable[[IServiceListener], None]
+    ) -> None:
+        listeners = self._listeners.get(node.service, [])
+        for listener in list(listeners):
+            if listener not in listeners:
+                # An earlier listener made it listen no more.
+                continue
+            try:
+                event(listener)
+            except Exception:
+                self._log.failure("a listener for service nodes failed")
+
     def lookup(self, service: str) -> Deferred[list[ServiceNode]]:
-        return succeed(list(self._nodes.get(service, {}).values()))
+        nodes = self._nodes.get(service, {})
+        return succeed([nodes[node_id] for node_id in sorted(nodes, reverse=True)])
 
     def subscribe(self, service: str, listener: IServiceListener) -> None:
         self._listeners.setdefault(service, []).append(listener)
