@@ -1,0 +1,10 @@
+"""
+The registry of a cluster on ZooKeeper (cluster 3).
+
+L{_client} is the only module that knows kazoo; L{_registrations} keeps this process's
+nodes where they are, L{_watches} sees everybody's, and L{registry} puts them together.
+"""
+
+from mpush_tw.integrations.zookeeper.registry import ZooKeeperRegistry
+
+__all__ = ["ZooKeeperRegistry"]

@@ -1,0 +1,3 @@
+"""
+Tests for L{mpush_tw.integrations.zookeeper}, most of them on a real server.
+"""
