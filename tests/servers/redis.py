@@ -153,8 +153,8 @@ class RedisServer:
             ]
         if self._password:
             lines += [
-                f"requirepass {self._password}",
-                f"masterauth {self._password}",
+                f'requirepass "{self._password}"',
+                f'masterauth "{self._password}"',
             ]
         (directory / "redis.conf").write_text("\n".join(lines) + "\n")
 
@@ -286,7 +286,7 @@ class Monitor:
         Start recording.
         """
         if password:
-            self._connection.sendall(f"AUTH {password}\r\n".encode())
+            self._connection.sendall(f'AUTH "{password}"\r\n'.encode())
             assert self._lines.readline() == "+OK\r\n"
         self._connection.sendall(b"MONITOR\r\n")
         assert self._lines.readline() == "+OK\r\n"
@@ -490,9 +490,9 @@ class SentinelSet:
             f"sentinel parallel-syncs {name} 1",
         ]
         if password:
-            watch.append(f"sentinel auth-pass {name} {password}")
+            watch.append(f'sentinel auth-pass {name} "{password}"')
         if sentinel_password:
-            watch.append(f"sentinel sentinel-pass {sentinel_password}")
+            watch.append(f'sentinel sentinel-pass "{sentinel_password}"')
         self.sentinels = [
             SentinelServer(password=sentinel_password, extra=watch) for _ in range(3)
         ]

@@ -1,0 +1,3 @@
+"""
+Tests for the providers over Redis, on real servers.
+"""
