@@ -12,6 +12,7 @@ from __future__ import annotations
 import resource
 import uuid
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from twisted.application.service import MultiService
@@ -41,7 +42,11 @@ from mpush_tw.core.handlers.http_proxy import proxy_is_off
 from mpush_tw.core.handlers.push import PushHandler
 from mpush_tw.core.log import NodeLog
 from mpush_tw.core.metrics import NodeMetrics
+from mpush_tw.core.push.broadcast_centre import BroadcastCentre, BroadcastLimits
 from mpush_tw.core.push.centre import PushCentre
+from mpush_tw.core.push.conditions import condition_for
+from mpush_tw.core.push.message_ids import MessageIds
+from mpush_tw.core.push.traces import Traces
 from mpush_tw.core.registry import Admission, Connections
 from mpush_tw.core.routing.kicks import KickMessages
 from mpush_tw.core.routing.local import LocalRoutes
@@ -173,8 +178,24 @@ class Node(MultiService):
             self.kicks.send(kick)
 
     def _build_push(self) -> None:
-        limit = self.settings.push.flow_control.global_
+        push = self.settings.push
+        limit = push.flow_control.global_
         self.flow = GlobalFlow(self.reactor, limit.limit, limit.max, limit.duration)
+        ids = MessageIds()
+        self.traces = Traces(self.reactor, push.trace.keep, push.trace.max)
+        limits = push.flow_control.broadcast
+        self.broadcasts = BroadcastCentre(
+            self.local_routes,
+            self.cache,
+            BroadcastLimits(limits.limit, limits.max, limits.duration),
+            partial(condition_for, tags_match=push.tags_match),
+            ids,
+            self.traces,
+            self.settings.core.compress_threshold,
+            self.reactor,
+            self.log,
+            self.metrics,
+        )
         self.centre = PushCentre(
             self.identity,
             self.local_routes,
@@ -184,6 +205,9 @@ class Node(MultiService):
             self.reactor,
             self.log,
             self.metrics,
+            ids,
+            self.broadcasts,
+            self.traces,
         )
 
     def _build_connect(

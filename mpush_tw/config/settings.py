@@ -647,16 +647,31 @@ class FlowControlSettings:
 
 
 @attrs.frozen(kw_only=True)
+class TraceSettings:
+    """
+    C{mp.push.trace}: what is remembered of pushes that carry an id.
+
+    @ivar keep: C{keep}. How long, in seconds; 0 remembers nothing.
+    @ivar max: C{max}. Ids remembered at most.
+    """
+
+    keep: float = key.duration("10m")
+    max: int = key.integer(10000, least=1)
+
+
+@attrs.frozen(kw_only=True)
 class PushSettings:
     """
     C{mp.push}.
 
     @ivar flow_control: C{flow-control}.
     @ivar tags_match: C{tags-match}. C{"substring"} as in the original, or C{"exact"}.
+    @ivar trace: C{trace}.
     """
 
     flow_control: FlowControlSettings = key.section(FlowControlSettings)
     tags_match: str = key.choice("substring", "substring", "exact")
+    trace: TraceSettings = key.section(TraceSettings)
 
 
 @attrs.frozen(kw_only=True)

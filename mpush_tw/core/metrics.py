@@ -88,6 +88,7 @@ class NodeMetrics:
         self.pushes_new = 0
         self.pushes_requeued = 0
         self.push_results: Counter[str] = Counter()
+        self.broadcast_results: Counter[str] = Counter()
         self.broadcast_connections: Counter[str] = Counter()
         self.push_seconds = Histogram(PUSH_BUCKETS)
         self.ack_seconds = Histogram(PUSH_BUCKETS)

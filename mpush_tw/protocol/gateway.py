@@ -8,7 +8,7 @@ they are written out in one pass instead of field by field.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from struct import Struct
 from struct import error as StructError
 from typing import NamedTuple
@@ -214,6 +214,34 @@ def encode_push_result(
     if user_id is None:
         return b"{" + text.encode() + b"}"
     return b"{" + text.encode() + b',"userId":' + encode_json(user_id) + b"}"
+
+
+def encode_broadcast_result(counts: Mapping[str, object], points: TimePoints) -> bytes:
+    """
+    Write the JSON with which a node of ours answers a broadcast of a sender of ours:
+    what became of its connections, and the time points.
+    """
+    flat = [item for point in points for item in point]
+    return encode_json({"counts": dict(counts), "timePoints": flat})
+
+
+class _BroadcastForm(msgspec.Struct):
+    counts: dict[str, int | str] = {}
+
+
+def decode_broadcast_result(data: str | None) -> dict[str, int | str]:
+    """
+    Read the counts of a broadcast; a node of the original tells none.
+
+    @return: Counts by name, see L{mpush_tw.core.push.broadcast}, with C{reason} and
+        C{error} as texts where there is one; empty when there are none to read.
+    """
+    if not data:
+        return {}
+    try:
+        return msgspec.json.decode(data, type=_BroadcastForm).counts
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return {}
 
 
 class _ResultForm(msgspec.Struct):

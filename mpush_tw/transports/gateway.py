@@ -34,7 +34,12 @@ from mpush_tw.interfaces import IPushListener
 from mpush_tw.protocol.body import open_body
 from mpush_tw.protocol.commands import ACK_FLAGS, Command, ErrorCode, command_name
 from mpush_tw.protocol.fields import encode_bytes
-from mpush_tw.protocol.gateway import GatewayPush, TimePoints, encode_push_result
+from mpush_tw.protocol.gateway import (
+    GatewayPush,
+    TimePoints,
+    encode_broadcast_result,
+    encode_push_result,
+)
 from mpush_tw.protocol.messages import Error
 from mpush_tw.protocol.packet import (
     HEADER,
@@ -224,8 +229,7 @@ class GatewayListener:
             )
             return
         cmd, head = answer
-        data = encode_push_result(request.user_id, request.client_type, points)
-        body = head + encode_bytes(data)
+        body = head + encode_bytes(_data(request, outcome, points))
         if len(body) + HEADER_SIZE > sender.answer_limit:
             body = _shortened(head, request, sender.answer_limit)
         if not sender.answer(
@@ -238,6 +242,20 @@ class GatewayListener:
                 points=points,
                 message=request,
             )
+
+
+def _data(request: PushRequest, outcome: Outcome, points: TimePoints) -> bytes | None:
+    """
+    Give the data of an answer (server 14.4).
+
+    A broadcast that is complete carries none to senders of the original. They ask with
+    a time-out of 0; ours ask with another and are told the counts.
+    """
+    if outcome is not Outcome.BROADCAST_COMPLETE:
+        return encode_push_result(request.user_id, request.client_type, points)
+    if request.timeout_ms <= 0 or request.report is None:
+        return None
+    return encode_broadcast_result(request.report, points)
 
 
 def _shortened(head: bytes, request: PushRequest, limit: int) -> bytes:

@@ -18,8 +18,11 @@ from mpush_tw.core.events import Events
 from mpush_tw.core.flow import GlobalFlow
 from mpush_tw.core.log import NodeLog
 from mpush_tw.core.metrics import NodeMetrics
+from mpush_tw.core.push.broadcast_centre import BroadcastCentre, BroadcastLimits
 from mpush_tw.core.push.centre import PushCentre
+from mpush_tw.core.push.message_ids import MessageIds
 from mpush_tw.core.push.request import Outcome, PushRequest
+from mpush_tw.core.push.traces import Traces
 from mpush_tw.core.registry import Connections
 from mpush_tw.core.routing.local import LocalRoutes
 from mpush_tw.core.routing.online import OnlineUsers
@@ -256,6 +259,26 @@ class UnsteadyCache(MemoryCache):
         return self._through("zrem", key, super().zrem(key, member))
 
 
+class FakeCondition:
+    """
+    A condition that a function decides.
+
+    @ivar closed: How often it was closed.
+    """
+
+    first_error: str | None = None
+
+    def __init__(self, decide: Callable[[Connection], bool] = lambda _: True) -> None:
+        self.decide = decide
+        self.closed = 0
+
+    def matches(self, connection: Connection) -> bool:
+        return self.decide(connection)
+
+    def close(self) -> None:
+        self.closed += 1
+
+
 @implementer(IPushListener)
 class FakeListener:
     """
@@ -327,6 +350,20 @@ class Core:
             self.cache, self.queue, self.remote, "203.0.113.1", self.log
         )
         self.sessions = ReusableSessions(self.cache, 86400)
+        self.ids = MessageIds()
+        self.traces = Traces(self.clock, 600, 1000)
+        self.broadcasts = BroadcastCentre(
+            self.local,
+            self.cache,
+            BroadcastLimits(1000, 100000, 1.0),
+            self.condition_for,
+            self.ids,
+            self.traces,
+            10240,
+            self.clock,
+            self.log,
+            self.metrics,
+        )
         self.centre = PushCentre(
             self.here,
             self.local,
@@ -336,7 +373,20 @@ class Core:
             self.clock,
             self.log,
             self.metrics,
+            self.ids,
+            self.broadcasts,
+            self.traces,
         )
+
+    def condition_for(
+        self, script: str | None, tags: tuple[str, ...] | None
+    ) -> FakeCondition:
+        """
+        Make a condition: a script is the id of the one user that it means.
+        """
+        if script is None:
+            return FakeCondition()
+        return FakeCondition(lambda connection: connection.user_id == script)
 
     def texts(self) -> str:
         """

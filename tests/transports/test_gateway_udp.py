@@ -867,6 +867,10 @@ class MulticastTests(GatewayTestCase):
                 socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(LOOPBACK)
             )
             self.sender.send(packet, (GROUP, self.gateway.port))
+            while not self.core.metrics.pushes_new:
+                await deferLater(reactor, 0.01)  # type: ignore[arg-type]
+            # It is worked off on the clock of the core.
+            self.core.clock.advance(0)
             _, _, session_id, _ = await self.answer()
             self.assertEqual(session_id, 9)
             self.assertEqual(self.core.metrics.pushes_new, 1)

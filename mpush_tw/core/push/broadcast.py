@@ -116,7 +116,6 @@ class Broadcast:
         flow: WindowFlow,
         task: TaskControl | None,
         clock: IReactorTime,
-        log: NodeLog,
     ) -> None:
         """
         @param connections: The snapshot; taken over.
@@ -135,11 +134,22 @@ class Broadcast:
         self.flow = flow
         self.task = task
         self._clock = clock
-        self._log = log.push
 
     @property
     def dry_run(self) -> bool:
         return self._message is None
+
+    def report(self) -> dict[str, object]:
+        """
+        Give what senders and operators are told: the counts, and C{reason} and
+        C{error} where there is one.
+        """
+        told: dict[str, object] = dict(self.counts.as_dict())
+        if self.reason:
+            told["reason"] = self.reason
+        if self.condition.first_error is not None:
+            told["error"] = self.condition.first_error
+        return told
 
     def work(self, until: float) -> float | None:
         """

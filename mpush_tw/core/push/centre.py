@@ -31,7 +31,10 @@ from mpush_tw.core.flow import GlobalFlow, OverMaximum
 from mpush_tw.core.log import NodeLog
 from mpush_tw.core.metrics import NodeMetrics
 from mpush_tw.core.push.acks import PendingAcks
+from mpush_tw.core.push.broadcast_centre import BroadcastCentre
+from mpush_tw.core.push.message_ids import MessageIds
 from mpush_tw.core.push.request import Outcome, PushRequest
+from mpush_tw.core.push.traces import Traces
 from mpush_tw.core.routing.local import LocalRoutes
 from mpush_tw.core.routing.remote import NodeIdentity, RemoteRoutes
 from mpush_tw.core.wheel import TimingWheel
@@ -39,13 +42,6 @@ from mpush_tw.errors import Unavailable
 from mpush_tw.interfaces import IPushListener
 from mpush_tw.protocol.gateway import TimePoints
 from mpush_tw.protocol.routes import RemoteRoute
-
-FIRST_MESSAGE_ID = 1 << 30
-LAST_MESSAGE_ID = (1 << 31) - 1
-"""
-Range of the ids that this node gives to pushes (DESIGN 5c): positive, because
-clients acknowledge nothing else, and far from the small numbers that they use.
-"""
 
 _FALLBACK_ACK_SECONDS = 3.0
 _MAX_DELAYED = 100_000
@@ -72,6 +68,9 @@ class PushCentre:
         clock: IReactorTime,
         log: NodeLog,
         metrics: NodeMetrics,
+        ids: MessageIds,
+        broadcasts: BroadcastCentre,
+        traces: Traces,
     ) -> None:
         self._identity = identity
         self._local = local
@@ -82,7 +81,9 @@ class PushCentre:
         self._push_log = log.push
         self._metrics = metrics
         self.acks = PendingAcks(wheel, self._ack_timed_out)
-        self._last_id = FIRST_MESSAGE_ID - 1
+        self.next_message_id = ids.next
+        self.broadcasts = broadcasts
+        self.traces = traces
         self._delayed: deque[PushRequest] = deque()
         self._delayed_bytes = 0
         self._delayed_call: IDelayedCall | None = None
@@ -93,15 +94,6 @@ class PushCentre:
         How many requests wait for flow control.
         """
         return len(self._delayed)
-
-    def next_message_id(self) -> int:
-        """
-        Give out the next id for a packet that the server starts.
-        """
-        if self._last_id >= LAST_MESSAGE_ID:
-            self._last_id = FIRST_MESSAGE_ID - 1
-        self._last_id += 1
-        return self._last_id
 
     def push(self, request: PushRequest) -> None:
         """
@@ -115,11 +107,7 @@ class PushCentre:
         if not request.content:
             self._finish(request, Outcome.FAILURE)
         elif request.user_id is None:
-            self._push_log.warn(
-                "broadcasts are not served by this version, message={message}",
-                message=request,
-            )
-            self._finish(request, Outcome.FAILURE)
+            self.broadcasts.begin(request)
         else:
             self._find_and_attempt(request, request.user_id)
 
@@ -148,8 +136,9 @@ class PushCentre:
 
     def stop(self) -> None:
         """
-        Give up what waits for flow control; each ends as failure.
+        Give up what waits for flow control, and broadcasts; each ends as failure.
         """
+        self.broadcasts.stop()
         if self._delayed_call is not None:
             self._delayed_call.cancel()
             self._delayed_call = None
@@ -212,7 +201,9 @@ class PushCentre:
         if not flags:
             if not connection.send_push(message_id, 0, content):
                 self._finish(request, Outcome.FAILURE)
-            elif (self._seconds() - request.started) * 1000 > request.timeout_ms:
+                return
+            self._note_written(request)
+            if (self._seconds() - request.started) * 1000 > request.timeout_ms:
                 self._finish(request, Outcome.TIMEOUT)
             else:
                 self._finish(request, Outcome.SUCCESS)
@@ -225,10 +216,15 @@ class PushCentre:
         if connection.send_push(message_id, flags, content):
             # The content has been handed over; the wait needs only the rest.
             request.content = None
+            self._note_written(request)
         else:
             self.acks.forget(pending)
             request.points.pop()
             self._finish(request, Outcome.FAILURE)
+
+    def _note_written(self, request: PushRequest) -> None:
+        if request.task_id is not None:
+            request.points.append(("written", int(self._seconds() * 1000)))
 
     def _without_connection(self, request: PushRequest) -> None:
         waiting = Deferred.fromCoroutine(self._ask_remote(request))
@@ -326,6 +322,8 @@ class PushCentre:
         """
         request.points = list(points)
         self._count(request, outcome, self._seconds())
+        if request.task_id is not None:
+            self.traces.note(request, outcome)
         request.listener.push_finished(request, outcome, request.points)
 
     def _count(self, request: PushRequest, outcome: Outcome, now: float) -> None:
@@ -348,6 +346,8 @@ class PushCentre:
             self._finish(request, Outcome.FAILURE)
             return
         self._metrics.pushes_requeued += 1
+        if request.task_id is not None and request.points[-1][0] != "delayed":
+            request.points.append(("delayed", int(self._seconds() * 1000)))
         self._delayed.append(request)
         self._delayed_bytes += size
         if self._delayed_call is None:
@@ -397,6 +397,8 @@ class PushCentre:
         if type(request.listener) is not _Parts:
             # The parts of a push to all devices are counted as the one push they are.
             self._count(request, outcome, now)
+            if request.task_id is not None:
+                self.traces.note(request, outcome)
         if self._push_log.info_on and outcome in _DELIVERED:
             self._push_log.info(
                 "[SingleUserPush] {what} success, timeLine={points}, message={message}",

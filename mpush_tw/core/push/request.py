@@ -45,6 +45,9 @@ class PushRequest:
     @ivar origin: Owned by the listener, for instance where its answer goes.
     @ivar started: Clock time of acceptance; set by the push centre.
     @ivar points: Milestones so far: name and Unix ms.
+    @ivar report: What became of a broadcast, see
+        L{Broadcast.report<mpush_tw.core.push.broadcast.Broadcast.report>}; set at its
+        end.
     """
 
     __slots__ = (
@@ -55,6 +58,7 @@ class PushRequest:
         "listener",
         "origin",
         "points",
+        "report",
         "started",
         "tags",
         "task_id",
@@ -87,6 +91,7 @@ class PushRequest:
         self.origin = origin
         self.started = 0.0
         self.points: list[tuple[str, int]] = []
+        self.report: dict[str, object] | None = None
 
     def __repr__(self) -> str:
         size = len(self.content) if self.content else 0

@@ -17,7 +17,7 @@ from collections.abc import Coroutine
 from itertools import islice
 from typing import Any
 
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.python.failure import Failure
 
 from mpush_tw.core.connection import Connection
@@ -155,7 +155,8 @@ async def _all(steps: list[Coroutine[Deferred[Any], Any, None]]) -> None:
             raise error
 
 
-def _note(failure: Failure) -> Unavailable:
-    failure.trap(Unavailable)
-    assert isinstance(failure.value, Unavailable)
-    return failure.value
+def _note(failure: Failure) -> Exception:
+    failure.trap(Unavailable, CancelledError)
+    error = failure.value
+    assert isinstance(error, Unavailable | CancelledError)
+    return error

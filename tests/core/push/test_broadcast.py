@@ -4,7 +4,6 @@ Tests for L{mpush_tw.core.push.broadcast} (server 14.7, 14.8).
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import groupby
 
 from hypothesis import given
@@ -18,25 +17,7 @@ from mpush_tw.core.push.broadcast import SLICE_SECONDS, Broadcast, Broadcasts
 from mpush_tw.core.push.request import PushRequest
 from mpush_tw.core.push.tasks import TaskControl
 from mpush_tw.protocol.prepared import PreparedPush
-from tests.core.fakes import Core, FakeConnection, FakeListener
-
-
-class FakeCondition:
-    """
-    A condition that a function decides.
-    """
-
-    first_error: str | None = None
-
-    def __init__(self, decide: Callable[[Connection], bool] = lambda _: True) -> None:
-        self.decide = decide
-        self.closed = 0
-
-    def matches(self, connection: Connection) -> bool:
-        return self.decide(connection)
-
-    def close(self) -> None:
-        self.closed += 1
+from tests.core.fakes import Core, FakeCondition, FakeConnection, FakeListener
 
 
 class BroadcastTestCase(SynchronousTestCase):
@@ -87,7 +68,6 @@ class BroadcastTestCase(SynchronousTestCase):
             WindowFlow(self.clock, limit, maximum, 1.0),
             task,
             self.clock,
-            self.core.log,
         )
         self.broadcasts.add(broadcast)
         return broadcast

@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from mpush_tw.core.push import centre as centre_module
-from mpush_tw.core.push.centre import FIRST_MESSAGE_ID, LAST_MESSAGE_ID
+from mpush_tw.core.push.message_ids import FIRST_MESSAGE_ID, LAST_MESSAGE_ID
 from mpush_tw.core.push.request import Outcome, PushRequest
 from tests.core.fakes import Core, FakeConnection, FakeListener, start
 
@@ -340,7 +340,7 @@ class MessageIdTests(CentreTestCase):
         """
         The largest number a client can acknowledge is followed by 2^30 again.
         """
-        self.centre._last_id = LAST_MESSAGE_ID - 1
+        self.core.ids._last = LAST_MESSAGE_ID - 1
         given = [self.centre.next_message_id() for _ in range(3)]
         self.assertEqual(given, [(1 << 31) - 1, 1 << 30, (1 << 30) + 1])
 
