@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from mpush_tw.client import Client, ClientListener, ClientSettings
-from mpush_tw.config import load_settings
+from mpush_tw.config import Settings, load_settings
 from mpush_tw.errors import ConfigError
 from mpush_tw.keys import SAMPLE_PUBLIC_KEY, public_key_path
 
@@ -23,26 +23,27 @@ _DEFAULT_CONFIG = "etc/mpush.conf"
 
 @click.command()
 @click.argument("user")
-@click.option("--host", default="127.0.0.1", show_default=True, help="The server.")
-@click.option("--port", default=3000, show_default=True, help="Its connect port.")
+@click.option("--host", help="The server. Default: the configuration's node.")
+@click.option("--port", type=int, help="Its connect port. Default: likewise.")
 @click.option(
     "--public-key",
     metavar="FILE|TEXT",
     help="The server's public key: a PEM file or the Base64 text. Default: the key "
-    "that the standalone node of this configuration has made.",
+    "of this configuration, or the one that its standalone node has made.",
 )
 @click.option("--device", help="Device id. Default: a new one.")
 @click.option("--os-name", default="linux", show_default=True, help="Kind of device.")
 @click.option("--tags", help="Tags to bind with.")
 @click.option(
     "--config",
-    help=f"Configuration that tells mp.home. Default: {_DEFAULT_CONFIG} if there.",
+    help="Configuration of the node: it tells address, port and key. "
+    f"Default: {_DEFAULT_CONFIG} if there.",
 )
 @click.option("--count", type=int, help="Leave after that many messages.")
 def client(
     user: str,
-    host: str,
-    port: int,
+    host: str | None,
+    port: int | None,
     public_key: str | None,
     device: str | None,
     os_name: str,
@@ -56,17 +57,21 @@ def client(
     \b
     Examples:
       mpush client alice
+      mpush client alice --config etc/node-b.conf
       mpush client alice --host push.example.com --public-key keys/public.pem
     """
     from twisted.internet import reactor
     from twisted.internet.task import LoopingCall
 
     try:
+        node = _node_settings(config)
+        host = host or _address(node)
+        port = node.net.connect_server_port if port is None else port
         settings = ClientSettings(
             device_id=device or f"terminal-{uuid.uuid4().hex[:12]}",
             server_host=host,
             server_port=port,
-            public_key=_find_key(public_key, config),
+            public_key=_find_key(public_key, node),
             os_name=os_name,
             user_id=user,
             tags=tags,
@@ -85,16 +90,27 @@ def client(
     sys.exit(screen.status)
 
 
-def _find_key(given: str | None, config: str | None) -> str:
-    if given is not None:
-        return _read_key(given)
+def _node_settings(config: str | None) -> Settings:
     if (
         config is None
         and "MP_CONF" not in os.environ
         and Path(_DEFAULT_CONFIG).exists()
     ):
         config = _DEFAULT_CONFIG
-    settings = load_settings(config).settings
+    return load_settings(config).settings
+
+
+def _address(node: Settings) -> str:
+    """
+    Where a node on this machine takes devices.
+    """
+    bound = node.net.connect_server_bind_ip
+    return "127.0.0.1" if bound in ("", "0.0.0.0", "::") else bound
+
+
+def _find_key(given: str | None, settings: Settings) -> str:
+    if given is not None:
+        return _read_key(given)
     if settings.security.public_key:
         return settings.security.public_key
     if settings.security.allow_sample_key:
