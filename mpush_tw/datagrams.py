@@ -139,19 +139,29 @@ class DatagramSocket:
         self.port = made.getsockname()[1]
         self._read()
 
-    def join(self, group: str, interface: str) -> None:
+    def join(self, group: str, interface: str = "0.0.0.0") -> None:
         """
-        Become a member of a multicast group, and send what goes to groups by the same
-        interface.
+        Become a member of a multicast group.
 
-        @param interface: A numeric address of this machine.
+        @param interface: A numeric address of this machine; by default the kernel goes
+            by its routes.
         @raise OSError: If that is impossible here; the socket is as good as before.
         """
         assert self._socket is not None
-        by = socket.inet_aton(interface)
-        membership = socket.inet_aton(group) + by
+        membership = socket.inet_aton(group) + socket.inet_aton(interface)
         self._socket.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, membership)
-        self._socket.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, by)
+
+    def send_groups_by(self, interface: str) -> None:
+        """
+        Send what goes to groups by one interface, instead of by the kernel's routes.
+
+        @param interface: A numeric address of this machine.
+        @raise OSError: If there is no such interface.
+        """
+        assert self._socket is not None
+        self._socket.setsockopt(
+            socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(interface)
+        )
 
     def pause(self) -> None:
         """

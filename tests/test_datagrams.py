@@ -450,6 +450,7 @@ class GroupTests(SocketTestCase):
 
         async def receive() -> None:
             self.socket.join(GROUP, LOOPBACK)
+            self.socket.send_groups_by(LOOPBACK)
             group = GROUP, self.socket.port
             self.assertTrue(self.socket.send(b"to all", group))
             self.assertTrue(self.socket.send_within_machine(b"to all here", group))
@@ -473,6 +474,7 @@ class GroupTests(SocketTestCase):
             member = self.make(lambda *_: None)
             member.open(0)
             member.join(GROUP, LOOPBACK)
+            member.send_groups_by(LOOPBACK)
             member.send(b"to all", (GROUP, self.socket.port))
             await self.pause()
             self.assertEqual(self.got, [])
@@ -488,6 +490,8 @@ class GroupTests(SocketTestCase):
         async def go_on() -> None:
             with self.assertRaises(OSError):
                 self.socket.join(GROUP, NOT_HERE)
+            with self.assertRaises(OSError):
+                self.socket.send_groups_by(NOT_HERE)
             self.peer.send(b"here", self.address)
             await self.until(1)
 

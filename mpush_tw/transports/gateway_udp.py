@@ -151,6 +151,7 @@ class DatagramGateway(Service):
         log.info("udp server start success on:{port}", port=self.port)
         try:
             self._socket.join(self._group, self._interface)
+            self._socket.send_groups_by(self._interface)
         except OSError as error:
             log.error(
                 "join multicast group failure, group={group}, interface={interface}: "
