@@ -67,13 +67,8 @@ def shared_stores(settings: Settings, reactor: Any) -> Stores:
 
 
 def _cluster_stores(settings: Settings, reactor: Any) -> Stores:
-    from mpush_tw.integrations.redis import (  # type: ignore[import-not-found,unused-ignore]
-        RedisCache,
-        RedisQueue,
-    )
-    from mpush_tw.integrations.zookeeper import (  # type: ignore[import-not-found,unused-ignore]
-        ZooKeeperRegistry,
-    )
+    from mpush_tw.integrations.redis import RedisCache, RedisQueue
+    from mpush_tw.integrations.zookeeper import ZooKeeperRegistry
 
     nodes = ZooKeeperRegistry(settings.zk, reactor)
     return Stores(

@@ -19,6 +19,7 @@ from mpush_tw import __version__
 from mpush_tw.bench.target import Target, own_node
 from mpush_tw.cli import main
 from mpush_tw.protocol.crypto import RsaPrivateKey, RsaPublicKey
+from tests.servers import free_port
 
 ROOT = str(Path(__file__).parents[2])
 COMMAND = [sys.executable, "-c", "from mpush_tw.cli import main; main()"]
@@ -260,6 +261,18 @@ class WrongUsageTests(SynchronousTestCase):
         result = run("push", "alice", "x", "--config", "/nowhere/mpush.conf")
         self.assertEqual(result.returncode, 1)
         self.assertIn("/nowhere/mpush.conf", result.stderr)
+        self.assertNotIn("Traceback", result.stderr)
+
+    def test_push_without_its_cluster(self) -> None:
+        """So is a cluster that is not there: which address refused."""
+        config = Path(tempfile.mkdtemp()) / "node.conf"
+        address = f"127.0.0.1:{free_port()}"
+        config.write_text(
+            f'mp.redis.nodes = ["{address}"]\nmp.zk.server-address = "{address}"\n'
+        )
+        result = run("push", "alice", "x", "--config", str(config))
+        self.assertEqual(result.returncode, 1)
+        self.assertIn(address, result.stderr)
         self.assertNotIn("Traceback", result.stderr)
 
     def test_no_key(self) -> None:
