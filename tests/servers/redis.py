@@ -291,16 +291,17 @@ class Monitor:
         self._connection.sendall(b"MONITOR\r\n")
         assert self._lines.readline() == "+OK\r\n"
 
-    def commands(self, scripts: bool = False) -> list[str]:
+    def commands(self, scripts: bool = False, set_up: bool = False) -> list[str]:
         """
         List the commands that the server has run so far, in its order.
 
         Each is as MONITOR prints it: its arguments in double quotes, one space between
-        them. What belongs to the set-up of connections (AUTH, PING, CLIENT, ...) is
-        left out.
+        them. What belongs to the set-up and care of connections (AUTH, PING, CLIENT,
+        ...) is left out.
 
         @param scripts: Give calls of scripts (EVAL, EVALSHA, SCRIPT) too. The commands
             that a script runs are listed in any case, behind the call.
+        @param set_up: Give the set-up of connections too, that of redis-cli included.
         """
         mark = uuid4().hex
         self._server.cli("ECHO", mark)
@@ -309,7 +310,9 @@ class Monitor:
             match = _MONITORED.fullmatch(line.removesuffix("\r\n"))
             assert match is not None, line
             self._seen.append((match[2].upper(), match[1]))
-        hidden = _SET_UP if scripts else _SET_UP | _SCRIPTS
+        hidden = (frozenset() if set_up else _SET_UP) | (
+            frozenset() if scripts else _SCRIPTS
+        )
         return [text for name, text in self._seen if name not in hidden]
 
     def clear(self) -> None:

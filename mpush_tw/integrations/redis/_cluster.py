@@ -6,7 +6,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred, DeferredList, fail
+from twisted.internet.defer import (
+    CancelledError,
+    Deferred,
+    DeferredList,
+    fail,
+    succeed,
+)
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
@@ -74,17 +80,23 @@ class ClusterStore:
         @return: Fires when one of them can be used, and the others have been tried;
             fails with L{Unavailable} if there is none.
         """
+        if self._running:
+            return succeed(None)
         self._running = True
         return Deferred.fromCoroutine(self._start())
 
     async def _start(self) -> None:
+        until = self._clock.seconds() + ATTEMPT_TIMEOUT
         asked = Deferred.fromCoroutine(self._nodes.slots())
         asked.addTimeout(ATTEMPT_TIMEOUT, self._clock)
         try:
-            ranges = await asked
-            tried = self._install(ranges)
-            problems = [problem for _, problem in await DeferredList(tried)]
-            if all(problems):
+            tried = DeferredList(self._install(await asked), consumeErrors=True)
+            tried.addTimeout(max(until - self._clock.seconds(), 0), self._clock)
+            # What was not told in time was cancelled.
+            problems = [problem for told, problem in await tried if told and problem]
+            if not any(pool.up for pool in self._pools.values()):
+                if not problems:
+                    raise DeferredTimeout
                 raise Unavailable("; ".join(map(str, problems)))
         except DeferredTimeout:
             await self.stop()

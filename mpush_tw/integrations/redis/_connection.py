@@ -69,10 +69,12 @@ class Refused(Exception):
 
     @ivar code: The first word, in capitals: C{ERR}, C{WRONGTYPE}, C{MOVED} ...
     @ivar text: All of it.
+    @ivar address: The server.
     """
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, address: Address) -> None:
         super().__init__(text)
+        self.address = address
         self.code = text.partition(" ")[0].upper()
         self.text = text
 
@@ -180,7 +182,7 @@ class Connection(Protocol):
         if self.on_lost is not None:
             self.on_lost(self, lost)
         while self._outstanding:
-            self._outstanding.popleft().errback(lost)
+            self._outstanding.popleft().errback(Lost(str(lost), lost.timed_out))
         gone, self._gone = self._gone, []
         for waiter in gone:
             waiter.callback(None)
@@ -189,7 +191,7 @@ class Connection(Protocol):
         if (
             self.message_received is not None
             and type(reply) is list
-            and reply[0] == "message"
+            and reply[:1] == ["message"]
         ):
             self.message_received(reply[1], reply[2])
             return
@@ -198,7 +200,7 @@ class Connection(Protocol):
             return
         answered = self._outstanding.popleft()
         if isinstance(reply, Exception):
-            answered.errback(Refused(str(reply)))
+            answered.errback(Refused(str(reply), self.address))
         else:
             answered.callback(reply)
         if self._closing and not self._outstanding:

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -29,6 +29,12 @@ As the original writes it (cluster 2.6).
 """
 
 _T = TypeVar("_T")
+
+
+class _OtherKind(Unavailable):
+    """
+    The key holds something that no node has written.
+    """
 
 
 class _SourceStore:
@@ -61,7 +67,10 @@ class _SourceStore:
         self._pool.leave(keep)
 
     def stop(self) -> Deferred[None]:
-        return self._source.stop().addCallback(lambda _: self._pool.stop())
+        closing = [self._source.stop(), self._pool.stop()]
+        closed: Deferred[None] = Deferred()
+        DeferredList(closing).addCallback(lambda _: closed.callback(None))
+        return closed
 
 
 @implementer(ICache)
@@ -170,7 +179,7 @@ class RedisCache:
             command.words = ("EVAL", SWAP_SCRIPT, 1, key, *arguments)
             return await self._store.execute(command)
         except Refused as refused:
-            raise self._unwritten(refused, key) from None
+            raise self._refusal(refused, command) from None
 
     def hdel(self, key: str, field: str) -> Deferred[None]:
         return self._write(("HDEL", key, field), key)
@@ -180,7 +189,7 @@ class RedisCache:
 
     def hincrby(self, key: str, field: str, amount: int) -> Deferred[int]:
         command = Command(("HINCRBY", key, field, amount), key, repeatable=False)
-        return self._store.execute(command).addErrback(self._not_written, key)
+        return self._store.execute(command).addErrback(self._not_written, command)
 
     # ----------------------------------------------------------- sorted sets
 
@@ -211,33 +220,44 @@ class RedisCache:
     def _read(
         self, words: Words, key: str, absent: _T, decode: Callable[[Reply, str], _T]
     ) -> Deferred[_T]:
-        answered = self._store.execute(Command(words, key))
-        return answered.addCallbacks(
-            decode, self._unreadable, callbackArgs=(key,), errbackArgs=(key, absent)
+        command = Command(words, key)
+        return self._store.execute(command).addCallbacks(
+            decode, self._not_read, callbackArgs=(key,), errbackArgs=(command, absent)
         )
 
     def _write(self, words: Words, key: str, repeatable: bool = True) -> Deferred[None]:
-        answered = self._store.execute(Command(words, key, repeatable))
-        return answered.addCallbacks(_nothing, self._not_written, errbackArgs=(key,))
+        command = Command(words, key, repeatable)
+        return self._store.execute(command).addCallbacks(
+            _nothing, self._not_written, errbackArgs=(command,)
+        )
 
-    def _unreadable(self, failure: Failure, key: str, absent: _T) -> _T:
+    def _not_read(self, failure: Failure, command: Command, absent: _T) -> _T:
         failure.trap(Refused)
-        refused: Any = failure.value
-        if not _wrong_type(refused):
-            raise Unavailable(f"{key!r} cannot be read: {refused.text}")
-        self._log.warn("{key!r} holds something of another kind", key=key)
-        return absent
+        refusal = self._refusal(failure.value, command)
+        if isinstance(refusal, _OtherKind):
+            return absent
+        raise refusal
 
-    def _not_written(self, failure: Failure, key: str) -> Any:
+    def _not_written(self, failure: Failure, command: Command) -> Any:
         failure.trap(Refused)
-        refused: Any = failure.value
-        raise self._unwritten(refused, key)
+        raise self._refusal(failure.value, command)
 
-    def _unwritten(self, refused: Refused, key: str) -> Unavailable:
-        if _wrong_type(refused):
+    def _refusal(self, refused: Any, command: Command) -> Unavailable:
+        """
+        Say why a command was not run. The key is named where it is at fault, and only
+        there: that of a session is known to its device alone.
+        """
+        key = command.key
+        # Within a script, Redis before 7 puts words of its own in front.
+        if "WRONGTYPE" in refused.text:
             self._log.warn("{key!r} holds something of another kind", key=key)
-            return Unavailable(f"{key!r} holds something of another kind")
-        return Unavailable(f"{key!r} cannot be written: {refused.text}")
+            return _OtherKind(f"{key!r} holds something of another kind")
+        if command.words[0] == "HINCRBY" and refused.code == "ERR":
+            field = command.words[2]
+            return Unavailable(f"{field!r} of {key!r} cannot count: {refused.text}")
+        return Unavailable(
+            f"Redis at {refused.address} refuses {command}: {refused.text}"
+        )
 
     def _text(self, reply: Reply, key: str) -> str | None:
         if reply is None or isinstance(reply, str):
@@ -270,8 +290,3 @@ def _nothing(reply: Reply) -> None:
     """
     Whatever a write answers.
     """
-
-
-def _wrong_type(refused: Refused) -> bool:
-    # Within a script, Redis before 7 puts words of its own in front.
-    return "WRONGTYPE" in refused.text

@@ -133,7 +133,7 @@ class RedisQueue:
             # The next connection does not subscribe to it.
             return succeed(None)
         done = self._subscriber.execute(Command(("UNSUBSCRIBE", topic)))
-        return done.addCallbacks(_nothing, lambda failure: failure.trap(Unavailable))
+        return done.addCallbacks(_nothing, _forgiven)
 
     # ------------------------------------------------------------ subscriber
 
@@ -180,6 +180,11 @@ def _nothing(reply: Reply) -> None:
     """
 
 
+def _forgiven(failure: Failure) -> None:
+    failure.trap(Unavailable, Refused)
+
+
 def _refused(failure: Failure, topic: str) -> None:
     failure.trap(Refused)
-    raise Unavailable(f"{topic!r} cannot be used: {failure.getErrorMessage()}")
+    refused: Any = failure.value
+    raise Unavailable(f"Redis at {refused.address} refuses {topic!r}: {refused.text}")

@@ -14,7 +14,9 @@ import attrs
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
+from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from twisted.trial.unittest import TestCase
+from zope.interface import implementer
 
 from mpush_tw.config.settings import RedisSettings
 from mpush_tw.integrations.redis import RedisCache, RedisQueue
@@ -117,6 +119,21 @@ async def until(true: Callable[[], Any], seconds: float = 15.0) -> None:
             return
         await sleep(0.02)
     raise AssertionError(f"waited {seconds} seconds in vain")
+
+
+def log_of(case: TestCase) -> list[LogEvent]:
+    """
+    Collect what is logged until the end of a test.
+    """
+    events: list[LogEvent] = []
+
+    @implementer(ILogObserver)
+    def observe(event: LogEvent) -> None:
+        events.append(event)
+
+    globalLogPublisher.addObserver(observe)
+    case.addCleanup(globalLogPublisher.removeObserver, observe)
+    return events
 
 
 async def started_cache(case: TestCase, settings: RedisSettings) -> RedisCache:
