@@ -14,7 +14,7 @@ class Command(IntEnum):
     The command byte of a packet, signed (protocol 9).
 
     Numbers that nobody handles are listed because logs name them; every other
-    byte is valid on the wire too and is called C{UNKNOWN}.
+    byte is valid on the wire too and is called C{UNKNOWN}. C{GATEWAY_QUERY} is ours.
     """
 
     UNKNOWN = -1
@@ -42,6 +42,7 @@ class Command(IntEnum):
     GATEWAY_GROUP = 22
     ACK = 23
     NACK = 24
+    GATEWAY_QUERY = 64
 
 
 def command_name(cmd: int) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from struct import Struct
 from struct import error as StructError
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -196,6 +196,36 @@ class _KickForm(msgspec.Struct):
     targetPort: int = 0
     targetServer: str | None = None
     userId: str | None = None
+
+
+class GatewayQuery(NamedTuple):
+    """
+    GATEWAY_QUERY (64), sender to node, both of ours: a question.
+
+    Layout: JSON, an object with the name of the question in C{query} and its arguments
+    beside it. It is answered with OK whose data is a JSON object, or with ERROR 0 whose
+    reason says what is wrong.
+    """
+
+    query: str
+    arguments: Mapping[str, object] = {}
+
+    @classmethod
+    def decode(cls, body: bytes) -> GatewayQuery:
+        """
+        @raise ProtocolError: If it is no question.
+        """
+        try:
+            members = msgspec.json.decode(body, type=dict[str, Any])
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            members = {}
+        query = members.pop("query", None)
+        if not isinstance(query, str):
+            raise ProtocolError("a GATEWAY_QUERY that is no JSON object with a query")
+        return cls(query, members)
+
+    def encode(self) -> bytes:
+        return encode_json({"query": self.query, **self.arguments})
 
 
 def encode_push_result(

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from ipaddress import ip_address, ip_network
 from typing import Any, Protocol
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IAddress,
     IDelayedCall,
@@ -29,26 +30,29 @@ from mpush_tw.core.log import NodeLog
 from mpush_tw.core.metrics import DoorMetrics
 from mpush_tw.core.push.centre import PushCentre
 from mpush_tw.core.push.request import Outcome, PushRequest
-from mpush_tw.errors import ProtocolError
+from mpush_tw.errors import ProtocolError, Unavailable
 from mpush_tw.interfaces import IPushListener
 from mpush_tw.protocol.body import open_body
 from mpush_tw.protocol.commands import ACK_FLAGS, Command, ErrorCode, command_name
-from mpush_tw.protocol.fields import encode_bytes
+from mpush_tw.protocol.fields import encode_bytes, encode_json
 from mpush_tw.protocol.gateway import (
     GatewayPush,
+    GatewayQuery,
     TimePoints,
     encode_broadcast_result,
     encode_push_result,
 )
-from mpush_tw.protocol.messages import Error
+from mpush_tw.protocol.messages import Error, Ok
 from mpush_tw.protocol.packet import (
     HEADER,
     HEADER_SIZE,
     PacketDecoder,
     encode_packet,
 )
+from mpush_tw.transports.gateway_queries import GatewayQueries
 
 _GATEWAY_PUSH = int(Command.GATEWAY_PUSH)
+_GATEWAY_QUERY = int(Command.GATEWAY_QUERY)
 _OK = int(Command.OK)
 _ERROR = int(Command.ERROR)
 _pack_header = HEADER.pack
@@ -138,6 +142,7 @@ class GatewayDoor:
         self._networks = [ip_network(text, strict=False) for text in allowed_peers]
         self.connections: set[GatewayProtocol] = set()
         self.listener = GatewayListener(log)
+        self.queries = GatewayQueries(centre)
 
     def allows(self, host: str) -> bool:
         """
@@ -174,6 +179,41 @@ class GatewayDoor:
             )
         )
         return True
+
+    def query_received(
+        self, origin: PushOrigin, session_id: int, flags: int, body: bytes
+    ) -> bool:
+        """
+        Answer a GATEWAY_QUERY, now or later.
+
+        @return: C{False} if it cannot be read, as L{push_received}.
+        """
+        try:
+            query = GatewayQuery.decode(open_body(flags, body, None, self.max_inflated))
+        except ProtocolError as error:
+            self.undecodable(origin.peer, _GATEWAY_QUERY, error)
+            return False
+        asking = Deferred.fromCoroutine(self._answer_query(origin, session_id, query))
+        asking.addErrback(
+            lambda failure: self.log.general.failure("gateway query", failure)
+        )
+        return True
+
+    async def _answer_query(
+        self, origin: PushOrigin, session_id: int, query: GatewayQuery
+    ) -> None:
+        message: Ok | Error
+        try:
+            answer = await self.queries.answer(query.query, query.arguments)
+        except (ProtocolError, Unavailable) as error:
+            message = Error(_GATEWAY_QUERY, 0, str(error))
+        else:
+            message = Ok(_GATEWAY_QUERY, 0, encode_json(answer).decode())
+        packet = _packet_of(message, session_id)
+        if len(packet) > origin.answer_limit:
+            message = Error(_GATEWAY_QUERY, 0, "the answer is too long")
+            packet = _packet_of(message, session_id)
+        origin.answer(_OK if isinstance(message, Ok) else _ERROR, packet)
 
     def undecodable(self, peer: str, cmd: int, error: ProtocolError) -> None:
         """
@@ -242,6 +282,11 @@ class GatewayListener:
                 points=points,
                 message=request,
             )
+
+
+def _packet_of(message: Ok | Error, session_id: int) -> bytes:
+    cmd = _OK if isinstance(message, Ok) else _ERROR
+    return encode_packet(cmd, session_id, 0, message.encode())
 
 
 def _data(request: PushRequest, outcome: Outcome, points: TimePoints) -> bytes | None:
@@ -324,6 +369,9 @@ class GatewayProtocol:
                 counts[cmd] += 1
                 if cmd == _GATEWAY_PUSH:
                     if not door.push_received(self, session_id, flags, body):
+                        self._error_and_close(cmd, session_id, ErrorCode.DISPATCH_ERROR)
+                elif cmd == _GATEWAY_QUERY:
+                    if not door.query_received(self, session_id, flags, body):
                         self._error_and_close(cmd, session_id, ErrorCode.DISPATCH_ERROR)
                 else:
                     door.unsupported(self.peer, cmd)

@@ -37,6 +37,7 @@ from mpush_tw.transports.gateway import GatewayDoor
 
 _GATEWAY_PUSH = int(Command.GATEWAY_PUSH)
 _GATEWAY_KICK = int(Command.GATEWAY_KICK)
+_GATEWAY_QUERY = int(Command.GATEWAY_QUERY)
 _TEST_SECONDS = 1.0
 _KEY = "mp.net.gateway-server-port"
 
@@ -301,6 +302,9 @@ class DatagramGateway(Service):
         if cmd == _GATEWAY_PUSH:
             origin = DatagramOrigin(self, peer, own)
             door.push_received(origin, session_id, flags, body)
+        elif cmd == _GATEWAY_QUERY:
+            origin = DatagramOrigin(self, peer, own)
+            door.query_received(origin, session_id, flags, body)
         elif cmd == _GATEWAY_KICK:
             self._kick_packet_received(peer, flags, body)
         else:

@@ -162,17 +162,16 @@ class BroadcastCentre:
             )
         )
 
-    def count(
-        self, condition: str | None, tags: tuple[str, ...] | None, request: PushRequest
-    ) -> Deferred[Broadcast]:
+    def count(self, request: PushRequest) -> Deferred[Broadcast]:
         """
         Count who would get a broadcast now, without sending (a dry run).
 
-        @param request: Stands for the question in logs and lists.
+        @param request: Its condition and tags count; its listener is not told.
         @return: A Deferred firing with the ended dry run. It fails with L{Unavailable}
             when too many are under way.
         """
         answer: Deferred[Broadcast] = Deferred()
+        request.started = self._clock.seconds()
         if len(self._broadcasts) + self._beginning >= MAX_RUNNING:
             answer.errback(Unavailable(f"{MAX_RUNNING} broadcasts are under way"))
             return answer
@@ -180,7 +179,7 @@ class BroadcastCentre:
             request,
             list(self._local),
             None,
-            self._condition_for(condition, tags),
+            self._condition_for(request.condition, request.tags),
             WindowFlow(self._clock, 1, 1, 1.0),
             None,
             self._clock,
