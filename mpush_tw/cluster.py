@@ -12,6 +12,7 @@ node does without their libraries. So are the senders: a node has none.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -28,6 +29,7 @@ from mpush_tw.interfaces import (
 
 if TYPE_CHECKING:
     from mpush_tw.sender import PushSender
+    from mpush_tw.sender._pool import IGatewayPool
     from mpush_tw.sender.blocking import BlockingSender
 
 Config = str | os.PathLike[str] | Settings
@@ -80,7 +82,11 @@ def _cluster_stores(settings: Settings, reactor: Any) -> Stores:
 
 
 def cluster_sender(
-    config: Config, *, reactor: Any, classifier: IClientClassifier | None = None
+    config: Config,
+    *,
+    reactor: Any,
+    classifier: IClientClassifier | None = None,
+    large_datagrams: bool = False,
 ) -> PushSender:
     """
     Make a sender for any Twisted program from the configuration of the nodes.
@@ -91,8 +97,12 @@ def cluster_sender(
     @param config: What nodes are started with, or a file with less in it: C{mp.redis},
         C{mp.zk}, C{mp.net.gateway-*} and C{mp.core.max-packet-size} are used. A sender
         needs no RSA key.
-    @param reactor: Provides C{IReactorTCP}, C{IReactorTime} and C{IReactorThreads}.
+    @param reactor: Provides C{IReactorTCP}, C{IReactorTime} and C{IReactorThreads};
+        for gateways over UDP, C{IReactorFDSet} as well.
     @param classifier: That of the nodes, if they have one of their own.
+    @param large_datagrams: Where gateways are asked over UDP, whether all of them take
+        datagrams of more than 2048 bytes: nodes of the original stop serving at one
+        (C-25), so that larger pushes are refused without this.
     @return: A sender that is not started.
     @raise ConfigError: If the file cannot be read or used.
     """
@@ -100,11 +110,6 @@ def cluster_sender(
     from mpush_tw.sender.cluster import ClusterGateways
 
     settings = config if isinstance(config, Settings) else _sender_settings(config)
-    net = settings.net
-    if net.gateway_server_net != "tcp":
-        raise ConfigError(
-            "mp.net.gateway-server-net", "this version has only the tcp gateway"
-        )
     directory: StaticGateways | ClusterGateways
     if settings.cluster:
         stores = shared_stores(settings, reactor)
@@ -113,12 +118,60 @@ def cluster_sender(
         )
     else:
         directory = StaticGateways([_own_gateway(settings)])
+    limit, make_pool = settings.core.max_packet_size, None
+    if settings.net.gateway_server_net == "udp":
+        limit, make_pool = _over_udp(settings, reactor, large_datagrams)
     return PushSender(
         directory,
         reactor=reactor,
-        max_packet_size=settings.core.max_packet_size,
-        connections_per_gateway=net.gateway_client_num,
+        max_packet_size=limit,
+        connections_per_gateway=settings.net.gateway_client_num,
+        make_pool=make_pool,
     )
+
+
+def _over_udp(
+    settings: Settings, reactor: Any, large_datagrams: bool
+) -> tuple[int, Callable[[], IGatewayPool]]:
+    """
+    @return: The largest packet body that may be sent, and what makes the pool.
+    """
+    from mpush_tw.datagrams import LARGEST_DATAGRAM, ORIGINAL_DATAGRAM
+    from mpush_tw.protocol.packet import HEADER_SIZE
+    from mpush_tw.sender._datagrams import DatagramPool
+
+    net = settings.net
+    datagram = LARGEST_DATAGRAM if large_datagrams else ORIGINAL_DATAGRAM
+    limit = min(settings.core.max_packet_size, datagram - HEADER_SIZE)
+    try:
+        interface = addresses.multicast_ip(settings)
+    except ConfigError:
+        # A sender pushes to users without multicast; the kernel may know a way.
+        interface = ""
+
+    def make_pool() -> IGatewayPool:
+        return DatagramPool(
+            reactor,
+            limit,
+            port=_client_port(settings),
+            server_group=(net.gateway_server_multicast, net.gateway_server_port),
+            client_group=net.gateway_client_multicast,
+            interface=interface,
+            large_datagrams=large_datagrams,
+            send_buffer=net.snd_buf.gateway_client,
+            receive_buffer=net.rcv_buf.gateway_client,
+        )
+
+    return limit, make_pool
+
+
+def _client_port(settings: Settings) -> int:
+    """
+    Give a sender's UDP port: one of its own, unless another than the default is
+    configured. Of several senders that share one, each answer reaches only one (C-44).
+    """
+    port = settings.net.gateway_client_port
+    return 0 if port == Settings().net.gateway_client_port else port
 
 
 def blocking_cluster_sender(
@@ -126,11 +179,13 @@ def blocking_cluster_sender(
     *,
     reactor: object | None = None,
     classifier: IClientClassifier | None = None,
+    large_datagrams: bool = False,
 ) -> BlockingSender:
     """
     Make the same for a plain script; see L{mpush_tw.sender.blocking}.
 
     @param reactor: As for L{ReactorThread<mpush_tw.reactor_thread.ReactorThread>}.
+    @param large_datagrams: As for L{cluster_sender}, like C{classifier}.
     @raise ConfigError: If the file cannot be read or used.
     """
     from mpush_tw.sender.blocking import BlockingSender
@@ -138,7 +193,10 @@ def blocking_cluster_sender(
     settings = config if isinstance(config, Settings) else _sender_settings(config)
     return BlockingSender(
         lambda running: cluster_sender(
-            settings, reactor=running, classifier=classifier
+            settings,
+            reactor=running,
+            classifier=classifier,
+            large_datagrams=large_datagrams,
         ),
         reactor=reactor,
     )

@@ -18,7 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import (
+    Deferred,
+    ensureDeferred,
+    gatherResults,
+    maybeDeferred,
+)
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.python import threadable
@@ -26,13 +31,14 @@ from twisted.trial.unittest import TestCase
 
 from mpush_tw.cluster import blocking_cluster_sender, cluster_sender
 from mpush_tw.config import Settings, load_settings
-from mpush_tw.errors import Unavailable
+from mpush_tw.errors import PushError, Unavailable
 from mpush_tw.integrations.zookeeper import ZooKeeperRegistry
 from mpush_tw.interfaces import ServiceNode
 from mpush_tw.protocol.commands import ErrorCode
 from mpush_tw.protocol.routes import RemoteRoute
 from mpush_tw.sender import PushContext, PushResult, PushSender, ResultCode
 from tests.sender.gateway import Asked, FakeGateway, FakeGatewayFactory
+from tests.sender.test_datagrams import PlayedGateway
 from tests.servers import free_port
 from tests.servers.redis import RedisServer
 from tests.servers.zookeeper import ZooKeeperServer
@@ -530,6 +536,64 @@ class ZooKeeperTests(ServersTestCase):
 
         await until(registered, "the gateway's registration")
         await self.until_push(sender, self.user, ResultCode.SUCCESS)
+
+
+class DatagramTests(ServersTestCase):
+    """
+    A cluster whose gateways are asked over UDP.
+    """
+
+    def configuration(self) -> list[str]:
+        return [*super().configuration(), "mp.net.gateway-server-net=udp"]
+
+    async def setUp(self) -> None:
+        await super().setUp()
+        self.played = PlayedGateway.on()
+        self.addCleanup(self.played.close)
+        host, port = self.played.address
+        self.node = ServiceNode("/cluster/gs", host, port, None, f"udp-{port}")
+        await self.registry.register(self.node)
+        route = RemoteRoute(host, port, "device", "android", "1.0", "c1")
+        self.redis.cli("HSET", f"mp:ur:{self.user}", "1", route.encode())
+
+    async def test_push(self) -> None:
+        """
+        A message goes to the gateway of the route in one datagram, and its answer is
+        the result.
+        """
+        sender = await self.sender()
+        pushed = self.result(sender, self.user)
+        result, asked = await gatherResults(
+            [Deferred.fromCoroutine(pushed), ensureDeferred(self.played.answer())]
+        )
+        self.assertEqual(asked.push.content, b"hello")
+        self.assertIs(result.code, ResultCode.SUCCESS)
+
+    async def test_vanished(self) -> None:
+        """
+        Users of a gateway whose registration has vanished are offline.
+        """
+        sender = await self.sender()
+        await self.registry.deregister(self.node)
+        await self.until_push(sender, self.user, ResultCode.OFFLINE)
+
+    async def test_too_large(self) -> None:
+        """
+        What would end a Java node's gateway for good is refused, unless there is none
+        in this cluster (C-25).
+        """
+        sender = await self.sender()
+        order = PushContext(bytes(2100), user_id=self.user)
+        with self.assertRaises(PushError):
+            await sender.send(order)
+        ours = cluster_sender(self.settings, reactor=reactor, large_datagrams=True)
+        await ours.start()
+        self.addCleanup(ours.stop)
+        result, asked = await gatherResults(
+            [ours.send(order), ensureDeferred(self.played.answer())]
+        )
+        self.assertEqual(len(asked.push.content), 2100)
+        self.assertIs(result.code, ResultCode.SUCCESS)
 
 
 class FileTests(ServersTestCase):
