@@ -117,18 +117,19 @@ class RedisRestartTests(RedisTestCase):
 
 class RedisAwayTests(RedisTestCase):
     """
-    While Redis is away.
+    While Redis is away. When it comes back it holds what it held before.
     """
 
     async def setUp(self) -> None:
         await super().setUp()
+        self.redis.cli("SAVE")
         self.redis.kill()
         # Until the nodes have noticed, an answer may still be on its way.
         await pause(0.2)
 
     async def come_back(self) -> float:
         """
-        Start Redis again, empty.
+        Start Redis again.
 
         @return: When.
         """
@@ -198,17 +199,12 @@ class RedisAwayTests(RedisTestCase):
         }
         await self.devices.leave(gone)
         await pause(0.5)
-        await self.recovered("Redis away while devices left", await self.come_back())
-        await until(lambda: not any(map(self.is_online, gone)), "them to be offline")
+        back = await self.come_back()
+        await until(lambda: self.offline(gone), "them to be offline")
+        await self.recovered("Redis away while devices left", back)
+        self.assertTrue(self.offline(gone))
         results = await self.pushes.push_to_all(gone)
         self.assertEqual(set(results.values()), {ResultCode.OFFLINE})
-
-    def is_online(self, user_id: str) -> bool:
-        """
-        Whether the store calls a user online.
-        """
-        route = self.route(user_id)
-        return route is not None and route.online
 
     async def test_who_comes(self) -> None:
         """
