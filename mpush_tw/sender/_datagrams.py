@@ -3,8 +3,12 @@ The way to the gateways over UDP: one socket for all of them (cluster 4.8, 4.10)
 
 There is nothing to connect. A gateway can be asked as soon as its address is known, and
 what is lost on the way is a time-out of the push: nothing is sent twice, because a
-gateway would deliver it twice. An answer counts if it has the session id of an open
-question and comes from the address that was asked.
+gateway would deliver it twice.
+
+An answer counts if it has the session id of an open question and comes from the gateway
+that was asked. Its source shows that only nearly: the original answers from whichever
+address of its machine the kernel prefers. So the port has to be the gateway's, and the
+address must not be another gateway's.
 """
 
 from __future__ import annotations
@@ -371,18 +375,22 @@ class DatagramPool:
         if question is None:
             self._group_answer_received(session_id, peer, cmd, body)
             return
-        if question.target != peer:
+        if peer != question.target and not self._may_be(peer, question.target):
             host, port = question.target
-            self._drop(
-                peer,
-                f"{host}:{port} was asked. A gateway whose machine has several "
-                "addresses has to be registered under the one that it sends from",
-            )
+            self._drop(peer, f"an answer, and {host}:{port} was asked")
             return
         answer = self._read(question.link.address, cmd, body)
         if answer is not None:
             del self._open[session_id]
             question.answered(answer)
+
+    def _may_be(self, peer: Address, target: Address) -> bool:
+        """
+        Whether a gateway may have answered from another address than it was asked at.
+        """
+        return peer[1] == target[1] and all(
+            link.target != peer for link in self._links.values()
+        )
 
     def _group_answer_received(
         self, session_id: int, peer: Address, cmd: int, body: bytes

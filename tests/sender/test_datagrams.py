@@ -130,6 +130,16 @@ class PoolTestCase(TestCase):
         assert link is not None
         return link.ask(session_id, packet(session_id), self.answers.append)
 
+    def at_port_of_gateway(self, host: str) -> PlayedGateway:
+        """
+        Open a gateway at another address, with the port of the first one.
+        """
+        made = PlayedGateway()
+        listen: Any = reactor
+        made.port = listen.listenUDP(self.gateway.address[1], made, host, 65535)
+        self.addCleanup(made.close)
+        return made
+
     async def until(self, count: int) -> None:
         """
         Wait until so many answers have come.
@@ -251,21 +261,40 @@ class LinkTests(PoolTestCase):
 
     def test_foreign_answer(self) -> Any:
         """
-        An answer from anywhere but the gateway that was asked is dropped, with a
-        sentence; the right one still counts.
+        An answer from another gateway than the one that was asked, or from any other
+        port, is dropped with a sentence; the right one still counts.
+        """
+
+        async def ask() -> None:
+            other_port = PlayedGateway.on()
+            self.addCleanup(other_port.close)
+            same_port = self.at_port_of_gateway("127.0.0.4")
+            self.pool.set_gateways(
+                [self.gateway.address, self.other.address, same_port.address]
+            )
+            self.ask(1)
+            _, source = await self.gateway.asked()
+            for foreign in (self.other, other_port, same_port):
+                foreign.say(1, source, ErrorCode.OFFLINE)
+            await self.pause()
+            self.assertEqual(self.answers, [])
+            self.assertIn("was asked", "".join(self.logged))
+            self.gateway.say(1, source)
+            await self.until(1)
+            self.assertEqual(self.answers, [DELIVERED])
+
+        return ensureDeferred(ask())
+
+    def test_answer_from_another_address_of_its_machine(self) -> Any:
+        """
+        A gateway on a machine with several addresses may answer from another one than
+        it is registered with, as the original does.
         """
 
         async def ask() -> None:
             self.ask(1)
             _, source = await self.gateway.asked()
-            other_port = PlayedGateway.on()
-            self.addCleanup(other_port.close)
-            for foreign in (self.other, other_port):
-                foreign.say(1, source, ErrorCode.OFFLINE)
-            await self.pause()
-            self.assertEqual(self.answers, [])
-            self.assertIn("has to be registered", "".join(self.logged))
-            self.gateway.say(1, source)
+            self.at_port_of_gateway("127.0.0.4").say(1, source)
             await self.until(1)
             self.assertEqual(self.answers, [DELIVERED])
 
@@ -552,13 +581,7 @@ class NameTests(PoolTestCase):
         async def ask() -> None:
             self.clock.asked[0].callback("127.0.0.2")
             self.clock.advance(61)
-            with_old_address = PlayedGateway()
-            listen: Any = reactor
-            port = self.address[1]
-            with_old_address.port = listen.listenUDP(
-                port, with_old_address, "127.0.0.2"
-            )
-            self.addCleanup(with_old_address.close)
+            with_old_address = self.at_port_of_gateway("127.0.0.2")
             self.assertTrue(self.ask(1, self.address))
             await with_old_address.asked()
             self.clock.asked[1].errback(DNSLookupError("not now"))
