@@ -5,6 +5,7 @@ Tests for L{mpush_tw.transports.gateway_udp}, on real sockets (protocol 13, clus
 from __future__ import annotations
 
 import json
+import random
 import socket
 import zlib
 from typing import Any
@@ -571,6 +572,40 @@ class BadDatagramTests(GatewayTestCase):
             self.assertEqual(len(lines), 500)
 
         return ensureDeferred(go_on())
+
+    def test_noise(self) -> Any:
+        """
+        Whatever bytes come, in the shape of packets or not, they are read or counted as
+        unreadable: nothing fails.
+        """
+        noise = random.Random(7)
+        kick = encode_packet(Command.GATEWAY_KICK, 1, 0, KICK_BODY)
+
+        def spoilt(packet: bytes) -> bytes:
+            data = bytearray(packet)
+            for _ in range(noise.randint(1, 4)):
+                data[noise.randrange(len(data))] = noise.randrange(256)
+            return bytes(data)
+
+        async def go_on() -> None:
+            for _ in range(100):
+                for data in (push_packet(1), push_packet(2, flags=2), kick):
+                    self.send(*(spoilt(data) for _ in range(5)))
+                self.send(*(noise.randbytes(noise.randrange(80)) for _ in range(5)))
+                await self.pause(0)
+            while sum(self.metrics.packets_in) + self.bad() < 2000:
+                await self.pause(0.005)
+            failed = [event for event in self.core.logged if "log_failure" in event]
+            self.assertEqual(failed, [])
+            self.assertGreater(self.bad(), 500)
+
+        return ensureDeferred(go_on())
+
+    def bad(self) -> int:
+        """
+        How many datagrams were no packets.
+        """
+        return self.metrics.decode_errors["datagram"]
 
     def test_bug(self) -> Any:
         """
