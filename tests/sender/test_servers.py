@@ -10,6 +10,7 @@ import atexit
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -637,22 +638,52 @@ class FileTests(ServersTestCase):
         """
         gateway = await self.gateway()
         self.store(self.user, gateway)
-
-        def command() -> subprocess.CompletedProcess[str]:
-            return subprocess.run(
-                [
-                    *(sys.executable, "-c"),
-                    "from mpush_tw.cli import main; main()",
-                    *("push", self.user, "hello"),
-                    *("--config", self.configuration_file()),
-                ],
-                env=os.environ | {"PYTHONPATH": ROOT},
-                capture_output=True,
-                text=True,
-                timeout=60,
-            )
-
-        done = await deferToThread(command)
+        done = await self.run_python(
+            "from mpush_tw.cli import main; main()",
+            *("push", self.user, "hello", "--config", self.configuration_file()),
+        )
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         self.assertIn(f"success  to {self.user}", done.stdout)
         self.assertEqual(gateway.delivered, [(self.user, b"hello")])
+
+    def run_python(
+        self, program: str, *arguments: str
+    ) -> Deferred[subprocess.CompletedProcess[str]]:
+        """
+        Run a program in a process of its own.
+        """
+        return deferToThread(
+            subprocess.run,
+            [sys.executable, "-c", program, *arguments],
+            env=os.environ | {"PYTHONPATH": ROOT},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    async def run_example(self, number: int) -> list[str]:
+        """
+        Run a program of the manual as it stands, but for the file that it names.
+
+        @return: What it printed, by lines.
+        """
+        manual = (Path(ROOT) / "docs" / "sending.md").read_text()
+        program = re.findall(r"```python\n(.*?)```", manual, re.DOTALL)[number]
+        self.assertEqual(program.count("/etc/mpush/mpush.conf"), 1)
+        program = program.replace("/etc/mpush/mpush.conf", self.configuration_file())
+        done = await self.run_python(program)
+        self.assertEqual(done.stderr, "")
+        return done.stdout.splitlines()
+
+    async def test_manual(self) -> None:
+        """
+        The programs of C{docs/sending.md} do what the page says.
+        """
+        gateway = await self.gateway()
+        self.store("alice", gateway)
+        self.assertEqual(
+            await self.run_example(2),
+            ["SUCCESS", "device device on 127.0.0.1", "1 of 2"],
+        )
+        self.assertEqual(await self.run_example(3), ["SUCCESS"])
+        self.assertEqual(gateway.delivered, [("alice", b"hello")] * 3)
