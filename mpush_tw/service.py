@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import resource
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -127,6 +128,7 @@ class Node(MultiService):
         self.cache = self.stores.cache
         self.queue = self.stores.queue
         self.registry = self.stores.registry
+        self.discovery = self.stores.discovery
         self._build_routing(classifier or DefaultClassifier())
         self._build_push()
         self._build_connect(validator or AcceptEveryBind(), upstream or DropUpstream())
@@ -457,7 +459,7 @@ class Node(MultiService):
         """
         public_ip = node_addresses.public_ip(self.settings)
         own_port = self.connect_listener.port
-        for node in await self.stores.discovery.lookup("/cluster/cs"):
+        for node in await self.discovery.lookup("/cluster/cs"):
             shown = (node.attributes or {}).get("public_ip", node.host)
             # The same port is this node itself, before it was killed.
             if shown == public_ip and node.port != own_port:
@@ -498,6 +500,24 @@ class Node(MultiService):
                 self._node_id,
             ),
         ]
+
+    async def _for_devices(self, step: Callable[[ServiceNode], Deferred[None]]) -> None:
+        for node in self._service_nodes():
+            if node.service != "/cluster/gs":
+                await step(node)
+
+    def withdraw(self) -> Deferred[None]:
+        """
+        Take this node off the list that new devices get; those that are connected stay,
+        and senders reach them as before.
+        """
+        return Deferred.fromCoroutine(self._for_devices(self.registry.deregister))
+
+    def return_to_list(self) -> Deferred[None]:
+        """
+        Undo L{withdraw}.
+        """
+        return Deferred.fromCoroutine(self._for_devices(self.registry.register))
 
     # ----------------------------------------------------------------- stop
 

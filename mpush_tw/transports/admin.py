@@ -9,13 +9,9 @@ errors are one line, secrets are hidden, and a password may be asked for.
 from __future__ import annotations
 
 import hmac
-import json
-import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from ipaddress import ip_address
 from typing import Any
-from typing import Protocol as Structure
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeoutError
@@ -30,16 +26,10 @@ from twisted.protocols.basic import LineReceiver
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mpush_tw.config import mask
-from mpush_tw.core.log import NodeLog
-from mpush_tw.core.registry import Connections
-from mpush_tw.core.routing.local import LocalRoutes
-from mpush_tw.core.routing.online import OnlineUsers
-from mpush_tw.core.routing.router import Router
 from mpush_tw.errors import Unavailable
-from mpush_tw.protocol.routes import RemoteRoute
+from mpush_tw.transports.console import AdminNode, CommandError, Console
 
-__all__ = ["AdminFactory", "AdminNode", "AdminProtocol"]
+__all__ = ["AdminFactory", "AdminProtocol"]
 
 MAX_LINE = 8192
 """
@@ -75,199 +65,6 @@ How long the last answer of a session may take to reach its peer.
 
 _END = "\r\n\r\n"
 _AUTH = "auth"
-_MP = "mp"
-_PATH_PART = re.compile(r'"(?P<quoted>[^"]*)"|(?P<plain>[^".]+)')
-
-_HELP = "".join(
-    f"{option:<37}{description}\r\n"
-    for option, description in (
-        ("Option", "Description"),
-        ("------", "-----------"),
-        ("help", "show help"),
-        ("quit", "exit console mode"),
-        ("shutdown", "stop mpush server"),
-        ("restart", "restart mpush server"),
-        ("zk:<redis, cs ,gs>", "query zk node"),
-        ("count:<conn, online>", "count conn num or online user count"),
-        ("route:<uid>", "show user route info"),
-        ("push:<uid>, <msg>", "push test msg to client"),
-        ("conf:[key]", "show config info"),
-        ("monitor:[mxBean]", "show system monitor"),
-        ("profile:<1,0>", "enable/disable profile"),
-    )
-)
-
-
-class AdminNode(Structure):
-    """
-    What the console needs of a node; L{mpush_tw.service.Node} has it.
-
-    @ivar config_tree: The C{mp} tree as plain data; holds secrets.
-    """
-
-    connections: Connections
-    local_routes: LocalRoutes
-    online: OnlineUsers
-    router: Router
-    config_tree: dict[str, Any]
-    local_ip: str
-    clock: Any
-    log: NodeLog
-
-    @property
-    def gateway_connections(self) -> int:
-        """
-        How many senders are connected.
-        """
-
-    def shut_down(self) -> None:
-        """
-        End the process in order, in a later turn of the reactor.
-        """
-
-
-class CommandError(Exception):
-    """
-    A command cannot be done as it was typed. The peer sees C{error:} and the text; the
-    session goes on.
-    """
-
-
-class Console:
-    """
-    The commands, without a connection.
-
-    @ivar profiling: What C{profile} was last told. This version times no packets; the
-        command is here because scripts send it.
-    """
-
-    def __init__(self, node: AdminNode) -> None:
-        self._node = node
-        self.profiling = False
-        self._commands: dict[str, Callable[[Sequence[str]], Awaitable[str]]] = {
-            "help": self._help,
-            "quit": self._quit,
-            "shutdown": self._shutdown,
-            "count": self._count,
-            "route": self._route,
-            "conf": self._conf,
-            "profile": self._profile,
-        }
-
-    async def answer(self, command: str, arguments: Sequence[str]) -> str:
-        """
-        Do one command.
-
-        @param command: In lower case.
-        @return: The answer without the line ends that follow each.
-        @raise CommandError: If the arguments make no sense.
-        @raise Unavailable: If the shared store is down.
-        """
-        function = self._commands.get(command)
-        if function is None:
-            return "unsupported option"
-        return await function(arguments)
-
-    async def _help(self, arguments: Sequence[str]) -> str:
-        return _HELP
-
-    async def _quit(self, arguments: Sequence[str]) -> str:
-        return "have a good day!"
-
-    async def _shutdown(self, arguments: Sequence[str]) -> str:
-        self._node.shut_down()
-        return "try close connect server..."
-
-    async def _count(self, arguments: Sequence[str]) -> str:
-        if not arguments:
-            raise CommandError("say what to count: conn, ws, gateway, online or routes")
-        node, what = self._node, arguments[0]
-        if what == "conn":
-            return str(len(node.connections))
-        if what == "ws":
-            # This version has no WebSocket door, hence no connections through it.
-            return "0"
-        if what == "gateway":
-            return str(node.gateway_connections)
-        if what == "routes":
-            return str(node.local_routes.connections)
-        if what == "online":
-            return str(await node.online.count())
-        return f"[{what}] unsupported, try help."
-
-    async def _route(self, arguments: Sequence[str]) -> str:
-        if not arguments:
-            return "please input userId"
-        user_id = arguments[0]
-        routes = await self._node.router.remote.find_all(user_id)
-        if not routes:
-            return f"user [{user_id}] offline now."
-        return json.dumps(
-            [_route_form(route) for route in routes],
-            ensure_ascii=False,
-            separators=(",", ":"),
-        )
-
-    async def _conf(self, arguments: Sequence[str]) -> str:
-        tree = mask({_MP: self._node.config_tree})
-        if not arguments:
-            return json.dumps(tree, ensure_ascii=False, indent=4)
-        value = _value_at(tree, arguments[0])
-        if value is None:
-            return f"key [{arguments[0]}] not find in config"
-        return _as_java(value)
-
-    async def _profile(self, arguments: Sequence[str]) -> str:
-        self.profiling = bool(arguments) and arguments[0] != "0"
-        return "Profiler enabled" if self.profiling else "Profiler disabled"
-
-
-def _route_form(route: RemoteRoute) -> dict[str, object]:
-    """
-    A route as the original shows it: members in alphabetical order, absent when null.
-    """
-    state: dict[str, object] = {"offline": not route.online, "online": route.online}
-    value = {
-        "clientVersion": route.client_version,
-        "connId": route.connection_id,
-        "deviceId": route.device_id,
-        "host": route.host,
-        "hostAndPort": f"{route.host}:{route.port}",
-        **state,
-        "osName": route.os_name,
-        "port": route.port,
-    }
-    present = {name: item for name, item in value.items() if item is not None}
-    return {**state, "routeType": "REMOTE", "routeValue": present}
-
-
-def _value_at(tree: Mapping[str, Any], path: str) -> Any:
-    """
-    Look a dotted path up; parts may be quoted.
-
-    @return: C{None} if nothing is there.
-    """
-    value: Any = tree
-    for part in _PATH_PART.finditer(path):
-        name = part["plain"] if part["quoted"] is None else part["quoted"]
-        if not isinstance(value, Mapping) or name not in value:
-            return None
-        value = value[name]
-    return value
-
-
-def _as_java(value: Any) -> str:
-    """
-    Write plain data as Java's collections write themselves (operations 6.3).
-    """
-    if isinstance(value, Mapping):
-        inner = ", ".join(f"{name}={_as_java(item)}" for name, item in value.items())
-        return f"{{{inner}}}"
-    if isinstance(value, (list, tuple)):
-        return f"[{', '.join(map(_as_java, value))}]"
-    if value is None or isinstance(value, bool):
-        return json.dumps(value)
-    return str(value)
 
 
 def parse(line: str) -> tuple[str, list[str]]:

@@ -393,7 +393,6 @@ class NodeCollector(Collector):
 
     def _pushes(self) -> Iterator[Metric]:
         node, metrics = self._node, self._node.metrics
-        # Broadcasts are refused by this version; those refusals count as single too.
         yield _counter(
             "mpush_push_tasks",
             "Pushes taken in, and put back in line by flow control.",
@@ -407,7 +406,31 @@ class NodeCollector(Collector):
             "mpush_push_results",
             "Pushes ended, by outcome.",
             ("mode", "result"),
-            [(("single", word), n) for word, n in metrics.push_results.items()],
+            [
+                *((("single", word), n) for word, n in metrics.push_results.items()),
+                *(
+                    (("broadcast", word), n)
+                    for word, n in metrics.broadcast_results.items()
+                ),
+            ],
+        )
+        yield _counter(
+            "mpush_broadcast_connections",
+            "What became of the connections that broadcasts went over.",
+            ("result",),
+            _by_word(metrics.broadcast_connections),
+        )
+        yield _plain_gauge(
+            "mpush_broadcasts_running",
+            "Broadcasts and dry runs under way.",
+            len(node.centre.broadcasts.running),
+        )
+        limits = node.centre.broadcasts.limits
+        yield _gauge(
+            "mpush_flow_control_limit",
+            "Pushes that a window of flow control lets through.",
+            ("scope",),
+            [(("global",), node.flow.limit), (("broadcast",), limits.limit)],
         )
         yield _histogram(
             "mpush_push_duration_seconds",

@@ -23,8 +23,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from mpush_tw.config import load_settings
 from mpush_tw.core.connection import Connection
 from mpush_tw.core.log import NodeLog
+from mpush_tw.core.push.request import PushRequest
 from mpush_tw.errors import Unavailable
-from mpush_tw.interfaces import UserOnline
+from mpush_tw.interfaces import ServiceNode, UserOnline
 from mpush_tw.service import Node
 from mpush_tw.transports.admin import (
     ANSWER_SECONDS,
@@ -36,6 +37,7 @@ from mpush_tw.transports.admin import (
     AdminFactory,
     parse,
 )
+from tests.core.fakes import FakeListener
 from tests.support import SAMPLE, VECTORS
 
 FRAMES = next(
@@ -247,8 +249,62 @@ class CommandTests(AdminTestCase):
 
     def test_commands_of_later_versions(self) -> None:
         """What help lists and this version lacks is said to be unsupported."""
-        for line in ("restart", "zk cs", "push u1 hi", "monitor", "rcs"):
+        for line in ("restart", "monitor"):
             self.assertEqual(self.ask(line), "unsupported option\r\n\r\n", line)
+
+    def test_more_help(self) -> None:
+        """Commands that the original does not have are listed on demand."""
+        self.assertNotIn("broadcast", self.ask("help"))
+        for command in ("rcs", "flow", "broadcast"):
+            self.assertIn(f"\r\n{command}:", self.ask("help all"))
+
+    def test_registered_nodes(self) -> None:
+        """The registry's nodes are shown as they stand there, one a line."""
+        for port in (3000, 3100):
+            self.node.registry.register(
+                ServiceNode("/cluster/cs", "10.0.0.5", port, {"weight": 1}, str(port))
+            )
+        self.assertEqual(
+            self.ask("zk cs"),
+            '{"attrs":{"weight":1},"host":"10.0.0.5","port":3100}\n'
+            '{"attrs":{"weight":1},"host":"10.0.0.5","port":3000}\r\n\r\n',
+        )
+        self.assertEqual(self.ask("zk gs"), "\r\n\r\n")
+        self.assertIn("error: say which nodes: cs, ws, gs, dns", self.ask("zk"))
+
+    def test_off_the_list(self) -> None:
+        """A node can be taken off the list of new devices, and put back."""
+        self.ask("rcs on")
+        self.assertIn('"port"', self.ask("zk cs"))
+        self.assertEqual(self.ask("rcs"), "removeAndClose success.\r\n\r\n")
+        self.assertEqual(self.ask("zk cs"), "\r\n\r\n")
+
+    def test_push(self) -> None:
+        """A test push says how it ended, with its milestones."""
+        answer = self.ask("push nobody hello")
+        self.assertTrue(answer.startswith("offline push-center-"))
+        self.assertIn("error: say whom and what", self.ask("push u1"))
+
+    def test_limits(self) -> None:
+        """Push limits are shown, and changed while the node runs."""
+        self.assertIn("global 5000 per 1 s", self.ask("flow"))
+        self.assertIn("global 70 per 1 s", self.ask("flow global 70"))
+        self.assertIn("broadcast 80 per 1 s", self.ask("flow broadcast 80"))
+        self.assertEqual(self.node.flow.limit, 70)
+        for line in ("flow global", "flow global 0", "flow global x", "flow x 1"):
+            self.assertTrue(self.ask(line).startswith("error: "), line)
+
+    def test_broadcasts(self) -> None:
+        """Broadcasts under way are listed, and can be cancelled."""
+        listener = FakeListener()
+        self.bind("u1", "d1")
+        self.node.centre.push(
+            PushRequest(None, 0, 0, b"x", "t1", None, None, 0, listener)
+        )
+        self.assertTrue(self.ask("broadcast").startswith('t1 {"online": 1'))
+        self.assertEqual(self.ask("broadcast cancel t1"), "1 cancelled\r\n\r\n")
+        self.assertEqual(self.ask("broadcast"), "\r\n\r\n")
+        self.assertEqual(len(listener.finished), 1)
 
     def test_shutdown_ends_the_process(self) -> None:
         """After its answer the reactor is told to stop."""

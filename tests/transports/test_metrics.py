@@ -41,6 +41,8 @@ from tests.support import SAMPLE
 Labels = dict[str, str]
 
 NAMES = {
+    "mpush_broadcast_connections": "counter",
+    "mpush_broadcasts_running": "gauge",
     "mpush_ack_pending": "gauge",
     "mpush_accept_pauses": "counter",
     "mpush_binds": "counter",
@@ -57,6 +59,7 @@ NAMES = {
     "mpush_events": "counter",
     "mpush_fast_connects": "counter",
     "mpush_flow_control_delayed": "counter",
+    "mpush_flow_control_limit": "gauge",
     "mpush_flow_control_qps": "gauge",
     "mpush_gc_pause_seconds": "histogram",
     "mpush_handshakes": "counter",
