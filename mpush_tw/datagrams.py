@@ -35,7 +35,11 @@ Who takes a datagram: its bytes, where it came from, and the own address that it
 to, packed, for L{DatagramSocket.send}.
 """
 
-LARGEST_DATAGRAM = 65535
+LARGEST_DATAGRAM = 65507
+"""
+Bytes that fit into one, over IPv4.
+"""
+
 ORIGINAL_DATAGRAM = 2048
 """
 Bytes that the original receives of a datagram. One byte more, and its socket is closed
@@ -43,6 +47,7 @@ for good (C-25): nothing longer is sent to a peer that may be one.
 """
 
 _PER_TURN = 64
+_RECEIVE_SIZE = 65535
 _RECEIVE_BUFFER = 1 << 20
 _MULTICAST_TTL = 255
 _ERROR_PAUSE = 1.0
@@ -266,7 +271,7 @@ class DatagramSocket:
                 return
             try:
                 data, ancillary, _, peer = self._socket.recvmsg(
-                    LARGEST_DATAGRAM, _ANCILLARY
+                    _RECEIVE_SIZE, _ANCILLARY
                 )
             except (BlockingIOError, InterruptedError):
                 return

@@ -185,7 +185,11 @@ class DatagramGateway(Service):
         """
         Receive and answer no more. Idempotent.
         """
-        self.joined = False
+        if self.joined:
+            self.joined = False
+            self._door.log.general.info(
+                "leave multicast group success, group={group}", group=self._group
+            )
         for probe in list(self._tests):
             self._test_ended(probe, False)
         return self._socket.close()

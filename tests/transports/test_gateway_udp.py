@@ -881,10 +881,15 @@ class MulticastTests(GatewayTestCase):
         """
 
         async def test() -> None:
+            joined = self.gateway.joined
             testing = self.gateway.self_test()
             await self.gateway.close()
             self.assertIs(await testing, False)
             self.assertIs(await self.gateway.self_test(), False)
+            # It is a member of nothing any more, which is said once.
+            await self.gateway.close()
+            said = self.core.texts().count("leave multicast group success")
+            self.assertEqual(said, int(joined))
 
         return ensureDeferred(test())
 
