@@ -155,11 +155,14 @@ class PushSender:
         @return: A Deferred firing when all is closed, after 4 seconds at the latest
             for the gateways.
         """
-        if self._sending is None:
+        sending = self._sending
+        if sending is None:
             return succeed(None)
-        closed = Deferred.fromCoroutine(self._close(self._sending))
+        self._sending = None
+        self._closing = True
+        # First, so that nothing is started behind what stops.
         self._connecting.cancel()
-        return closed
+        return Deferred.fromCoroutine(self._close(sending))
 
     async def _close(self, sending: Sending) -> None:
         self._sending = None
@@ -170,10 +173,9 @@ class PushSender:
             for push in list(sending.pushes):
                 push.fail()
             await stopped
-            try:
-                await self._directory.stop()
-            except Exception:
-                self._log.failure("the directory could not be stopped")
+            await self._directory.stop()
+        except Exception:
+            self._log.failure("the sender did not stop in order")
         finally:
             self._closing = False
 

@@ -7,6 +7,7 @@ wants; routes and registrations are put where nodes put them.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import itertools
 import json
 import os
@@ -344,6 +345,19 @@ class DeliveryTests(ServersTestCase):
         done = await sender.send_all(PushContext(b"hello", user_ids=users))
         self.assertEqual(done.count(ResultCode.SUCCESS), 20)
         self.assertEqual(done.count(ResultCode.OFFLINE), 480)
+
+    async def test_stopped_while_starting(self) -> None:
+        """
+        A sender that is stopped before it has started leaves nothing behind, however
+        far it was.
+        """
+        for delay in (0.0, 0.003, 0.01, 0.03, 0.1):
+            sender = cluster_sender(self.settings, reactor=reactor)
+            started = sender.start()
+            await pause(delay)
+            await sender.stop()
+            with contextlib.suppress(PushError):
+                await started
 
     async def test_restarted_sender(self) -> None:
         """
