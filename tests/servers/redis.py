@@ -214,8 +214,10 @@ class RedisServer:
         process, self._process = self._process, None
         if process is None:
             return
-        process.send_signal(signal.SIGCONT)
         process.send_signal(number)
+        if number != signal.SIGKILL:
+            # One that is stopped ends when it goes on.
+            process.send_signal(signal.SIGCONT)
         try:
             process.wait(5)
         except subprocess.TimeoutExpired:
