@@ -28,8 +28,9 @@ class Outcome(Enum):
 
 for _outcome in Outcome:
     _outcome.milestone = (
-        "success-end" if "success" in _outcome.value else (f"{_outcome.value}-end")
+        "success-end" if "success" in _outcome.value else f"{_outcome.value}-end"
     )
+Outcome.BROADCAST_COMPLETE.milestone = "end"
 
 
 class PushRequest:
