@@ -238,8 +238,7 @@ class Drill:
         lost_at = self._reactor.seconds()
         losing = self._lose()
         await crowd.leave(away)
-        await crowd.all_bound(shape.after)
-        back = self._reactor.seconds() - lost_at
+        back = await self._devices_back(len(self._doomed) - len(away))
         await deferLater(self._reactor, max(0.0, shape.after - back))
         await pushes.end()
         if losing is not None:
@@ -250,12 +249,31 @@ class Drill:
         self._receiving = self._closing.ledger
         await self._closing.push_to_all(self._users)
         closing = self._closing.ledger.account()
-        returning = len(self._doomed) - len(away)
         return DrillReport(
             account=account,
             closing=closing,
             lost_devices=len(self._doomed),
-            dropped=crowd.drops - returning,
+            dropped=crowd.drops - (len(self._doomed) - len(away)),
             back_seconds=back,
             settled_seconds=settled,
         )
+
+    async def _devices_back(self, returning: int) -> float:
+        """
+        Wait until the devices that return have lost their node, which takes a moment
+        when it stops in order, and are bound again.
+
+        @return: Seconds that took.
+        """
+        start = self._reactor.seconds()
+        deadline = start + self._shape.after
+        while self._crowd.drops < returning:
+            if self._reactor.seconds() > deadline:
+                raise RuntimeError(
+                    f"{self._crowd.drops} of {returning} devices have lost the node "
+                    f"after {self._shape.after:g} s"
+                )
+            await deferLater(self._reactor, _TICK)
+        await self._crowd.all_bound(deadline - self._reactor.seconds())
+        taken: float = self._reactor.seconds() - start
+        return taken

@@ -13,9 +13,11 @@ import attrs
 import click
 from rich.console import Console
 
-from mpush_tw.bench import report, runs
+from mpush_tw.bench import losses, report, runs
+from mpush_tw.bench.drill import DrillShape
 from mpush_tw.bench.runs import Measured, Shape
 from mpush_tw.bench.target import Target, listener_pid, own_node
+from mpush_tw.errors import MPushError
 
 
 @click.group()
@@ -178,6 +180,106 @@ def push(
             runs.push_rate(target, shape, progress) for _ in range(common["runs"])
         ],
     )
+
+
+@bench.command()
+@click.option(
+    "--redis",
+    required=True,
+    metavar="HOST:PORT",
+    help="A Redis server that may be written to.",
+)
+@click.option(
+    "--zookeeper",
+    required=True,
+    metavar="HOST:PORT",
+    help="A ZooKeeper that may be written to.",
+)
+@click.option(
+    "--clients",
+    default=2000,
+    show_default=True,
+    type=click.IntRange(4, 50_000),
+    help="Devices, one a user, half of them at each node.",
+)
+@click.option(
+    "--stay-away",
+    default=50,
+    show_default=True,
+    type=click.IntRange(0),
+    help="Devices of the lost node that do not come back.",
+)
+@click.option(
+    "--rate",
+    default=500.0,
+    show_default=True,
+    type=_Number(1, 100_000),
+    help="Pushes per second.",
+)
+@click.option(
+    "--before",
+    default=5.0,
+    show_default=True,
+    type=_Number(0, 600),
+    help="Seconds of pushes before the loss.",
+)
+@click.option(
+    "--after",
+    default=15.0,
+    show_default=True,
+    type=_Number(5, 600),
+    help="Seconds of pushes after it.",
+)
+@click.option(
+    "--how",
+    type=click.Choice(losses.LOSSES),
+    default="kill",
+    show_default=True,
+    help="kill -9, or an orderly stop.",
+)
+@click.option("--json", "json_path", type=click.Path(path_type=Path))
+def kill(
+    redis: str,
+    zookeeper: str,
+    clients: int,
+    stay_away: int,
+    rate: float,
+    before: float,
+    after: float,
+    how: str,
+    json_path: Path | None,
+) -> None:
+    """
+    Lose a node under load: what is delivered, what is reported, what is lost.
+
+    \b
+    Starts two nodes of its own in that Redis and ZooKeeper, spreads devices over them,
+    pushes to all in turn, and takes one node away. Exit status 1 if a push is lost or
+    the sums do not agree.
+    \b
+    Example (make up starts both servers):
+      mpush bench kill --redis 127.0.0.1:6379 --zookeeper 127.0.0.1:2181
+    """
+    if stay_away > clients // 2:
+        raise click.UsageError("--stay-away: the lost node has not so many devices")
+    shape = DrillShape(clients, stay_away, rate, before, after)
+    console = Console()
+    try:
+        with console.status("starting") as status:
+            found = losses.run(redis, zookeeper, shape, how, status.update)
+    except (RuntimeError, OSError, MPushError) as error:
+        raise click.ClickException(str(error)) from None
+    around: dict[str, object] = {
+        **report.machine(),
+        "lost by": how,
+        **{f"drill: {name}": value for name, value in attrs.asdict(shape).items()},
+    }
+    losses.show(console, around, found)
+    if json_path is not None:
+        losses.write(json_path, around, found)
+        console.print(f"written to {json_path}")
+    if not found.nothing_lost:
+        raise click.ClickException("pushes were lost, or the sums do not agree")
 
 
 def _shape(common: dict[str, Any], devices: int) -> Shape:
