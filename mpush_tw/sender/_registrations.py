@@ -2,7 +2,10 @@
 Which gateways are registered.
 
 Where the rules are: cluster 3.7, 4.9. A gateway is there as long as any registration
-names its address: one that was restarted has two for a while (C-40).
+names its address: one that was restarted has two for a while (C-40). And for a moment
+longer: nodes of the original withdraw and register again whenever their connection to
+ZooKeeper was interrupted (C-20), and a node that stops withdraws before it closes its
+devices. Both can be asked as ever.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -29,6 +32,11 @@ Where gateways are registered (cluster 3.4).
 ASK_EVERY = 1.0
 """
 Seconds for which the registry's word on one address is believed.
+"""
+
+GRACE = 2.0
+"""
+Seconds for which a gateway is used after its last registration has vanished.
 """
 
 _MAX_ANSWERS = 1000
@@ -50,6 +58,7 @@ class Registrations:
         # without being told.
         self._told: dict[str, Address] = {}
         self._found: dict[str, Address] = {}
+        self._leaving: dict[Address, IDelayedCall] = {}
         self._known: tuple[Address, ...] = ()
         self._lookup: Waiters[frozenset[Address]] | None = None
         self._asked: set[Address] = set()
@@ -74,6 +83,9 @@ class Registrations:
         self._discovery.unsubscribe(GATEWAYS, self)
         self._told.clear()
         self._found.clear()
+        for leaving in self._leaving.values():
+            leaving.cancel()
+        self._leaving.clear()
         self._known = ()
         self._answers.clear()
 
@@ -181,7 +193,25 @@ class Registrations:
         """
         Tell who watches if the gateways are others than before.
         """
-        known = tuple(dict.fromkeys((*self._told.values(), *self._found.values())))
-        if self._changed is not None and set(known) != set(self._known):
+        if self._changed is None:
+            return
+        registered = dict.fromkeys((*self._told.values(), *self._found.values()))
+        for address in self._known:
+            if address not in registered and address not in self._leaving:
+                self._leaving[address] = self._clock.callLater(
+                    GRACE, self._has_left, address
+                )
+        for address in registered:
+            leaving = self._leaving.pop(address, None)
+            if leaving is not None:
+                leaving.cancel()
+        known = (*registered, *self._leaving)
+        if set(known) != set(self._known):
             self._known = known
             self._changed(known)
+
+    def _has_left(self, address: Address) -> None:
+        del self._leaving[address]
+        self._known = tuple(one for one in self._known if one != address)
+        if self._changed is not None:
+            self._changed(self._known)

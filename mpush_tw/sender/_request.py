@@ -61,7 +61,7 @@ What a gateway gets less than the sender itself waits (cluster 7.5).
 
 _COMPLAIN_EVERY = 1.0
 """
-Seconds between two log lines that say that routes cannot be found out.
+Seconds between two log lines that say that nobody can tell where users are.
 """
 
 
@@ -102,7 +102,7 @@ class Sending:
             self._silent += 1
             return
         self._log.error(
-            "no routes: {error} ({more} more pushes failed so)",
+            "pushes fail: {error} ({more} more since the last line)",
             error=error,
             more=self._silent,
         )

@@ -27,6 +27,7 @@ from mpush_tw.sender import (
     _routes,
 )
 from mpush_tw.sender._link import DRAIN_TIMEOUT
+from mpush_tw.sender._registrations import GRACE
 from mpush_tw.sender._routes import MAX_ROUTES, RouteCache
 from tests.sender.gateway import Asked, FakeGateway, Network
 from tests.sender.stores import FakeStores
@@ -402,7 +403,7 @@ class RouteTests(ClusterTestCase):
         With the route store away a push to somebody new fails at once. The log says so
         once a second, and how often.
         """
-        said = self.logged("no routes")
+        said = self.logged("pushes fail")
         self.cache.away = True
         for number in range(5):
             self.assertIs(self.code(self.send(f"user-{number}")), ResultCode.FAILURE)
@@ -648,6 +649,13 @@ class RedirectTests(ClusterTestCase):
 class GatewayTests(ClusterTestCase):
     registered = (A,)
 
+    def vanish(self, host: str, node_id: str) -> None:
+        """
+        Have a registration vanish, and wait until that is believed.
+        """
+        self.registry.remove(host, node_id)
+        self.network.advance(GRACE)
+
     def test_appears(self) -> None:
         """
         A gateway that is registered later is connected and used.
@@ -663,7 +671,7 @@ class GatewayTests(ClusterTestCase):
         """
         One whose registration vanished is hung up on, and not connected again.
         """
-        self.registry.remove(A, A)
+        self.vanish(A, A)
         self.assertFalse(self.transports[A].connected)
         self.network.advance(60)
         self.assertEqual(self.network.attempts, [])
@@ -674,11 +682,38 @@ class GatewayTests(ClusterTestCase):
         Its users are offline, whatever their routes say.
         """
         self.cache.put("bob", A)
-        self.registry.remove(A, A)
+        self.vanish(A, A)
         result = self.successResultOf(self.send())
         self.assertIs(result.code, ResultCode.OFFLINE)
         assert result.location is not None
         self.assertEqual(result.location.host, A)
+
+    def test_users_of_killed_gateway(self) -> None:
+        """
+        When its connection is gone as well they are offline at once.
+        """
+        self.cache.put("bob", A)
+        self.transports[A].loseConnection()
+        self.network.advance(0.5)
+        self.registry.remove(A, A)
+        sent = self.send()
+        self.refuse()
+        self.assertIs(self.code(sent), ResultCode.OFFLINE)
+
+    def test_registered_again(self) -> None:
+        """
+        A Java node that registers itself anew, after its connection to ZooKeeper was
+        interrupted, is asked all the while on the same connection (C-20).
+        """
+        self.cache.put("bob", A)
+        self.registry.remove(A, A)
+        sent = self.send()
+        self.ok(A)
+        self.assertIs(self.code(sent), ResultCode.SUCCESS)
+        self.registry.add(A, A)
+        self.network.advance(60)
+        self.assertTrue(self.transports[A].connected)
+        self.assertEqual(self.network.attempts, [])
 
     def test_counted_by_address(self) -> None:
         """
@@ -687,9 +722,9 @@ class GatewayTests(ClusterTestCase):
         """
         self.registry.add(A, "restarted")
         self.assertEqual(self.network.attempts, [])
-        self.registry.remove(A, A)
+        self.vanish(A, A)
         self.assertTrue(self.transports[A].connected)
-        self.registry.remove(A, "restarted")
+        self.vanish(A, "restarted")
         self.assertFalse(self.transports[A].connected)
 
     def test_moved_registration(self) -> None:
@@ -698,6 +733,7 @@ class GatewayTests(ClusterTestCase):
         """
         self.registry.add(B, A)
         self.connect()
+        self.network.advance(GRACE)
         self.assertFalse(self.transports[A].connected)
         self.assertTrue(self.transports[B].connected)
 
@@ -709,7 +745,7 @@ class GatewayTests(ClusterTestCase):
         self.registry.add("10.0.0.9", "low", 0)
         self.registry.add("10.0.0.9", "high", 65536)
         self.assertEqual(self.network.attempts, [])
-        self.registry.remove("", "empty")
+        self.vanish("", "empty")
         self.assertTrue(self.transports[A].connected)
 
     def test_last_answers(self) -> None:
@@ -719,7 +755,7 @@ class GatewayTests(ClusterTestCase):
         """
         self.cache.put("bob", A)
         sent = self.send()
-        self.registry.remove(A, A)
+        self.vanish(A, A)
         self.assertTrue(self.transports[A].connected)
         self.ok(A)
         self.assertIs(self.code(sent), ResultCode.SUCCESS)
@@ -732,7 +768,7 @@ class GatewayTests(ClusterTestCase):
         """
         self.cache.put("bob", A)
         sent = self.send(timeout=300)
-        self.registry.remove(A, A)
+        self.vanish(A, A)
         self.network.advance(DRAIN_TIMEOUT)
         self.assertIs(self.code(sent), ResultCode.FAILURE)
         self.assertFalse(self.transports[A].connected)
@@ -743,7 +779,7 @@ class GatewayTests(ClusterTestCase):
         """
         self.cache.put("bob", A)
         sent = self.send()
-        self.registry.remove(A, A)
+        self.vanish(A, A)
         sent.cancel()
         self.failureResultOf(sent)
         self.assertFalse(self.transports[A].connected)
@@ -755,7 +791,7 @@ class GatewayTests(ClusterTestCase):
         """
         self.cache.put("bob", A)
         sent = self.send()
-        self.registry.remove(A, A)
+        self.vanish(A, A)
         self.transports[A].loseConnection()
         self.assertIs(self.code(sent), ResultCode.FAILURE)
         self.network.advance(60)
@@ -768,7 +804,7 @@ class GatewayTests(ClusterTestCase):
         self.cache.put("bob", A)
         old_answer = self.send()
         old = self.gateways[A]
-        self.registry.remove(A, A)
+        self.vanish(A, A)
         self.registry.add(A, "again")
         self.connect()
         self.send()
@@ -783,7 +819,7 @@ class GatewayTests(ClusterTestCase):
         """
         self.cache.put("bob", A)
         sent = self.send()
-        self.registry.remove(A, A)
+        self.vanish(A, A)
         self.successResultOf(self.sender.stop())
         self.assertIs(self.code(sent), ResultCode.FAILURE)
         self.assertFalse(self.transports[A].connected)
@@ -820,7 +856,7 @@ class GatewayTests(ClusterTestCase):
         self.registry.add(B, "b")
         self.cache.put("bob", B)
         sent = self.send()
-        self.registry.remove(B, "b")
+        self.vanish(B, "b")
         self.assertIs(self.code(sent), ResultCode.OFFLINE)
 
     def test_vanished_without_a_word(self) -> None:
