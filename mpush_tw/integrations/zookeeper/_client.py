@@ -1,12 +1,7 @@
 """
-ZooKeeper as Deferreds: the only module that knows kazoo.
+ZooKeeper as Deferreds: a session that comes back, and requests that end.
 
-A kazoo client has three threads: one that connects, reads and writes, and two that call
-back. They see nothing of ours but the reactor: whatever they have to say comes by
-C{callFromThread}, and what goes to them is put into a queue that does not block.
-Closing a client does block, so it happens in a thread of its own.
-
-What kazoo itself leaves open and is settled here:
+What kazoo leaves open and is settled here:
 
   - a request that is queued while there is no connection may wait for ever: it is
     refused at once, and each request has an end;
@@ -18,55 +13,33 @@ What kazoo itself leaves open and is settled here:
 
 from __future__ import annotations
 
-import logging
-import socket
 import threading
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
+from functools import partial
 from itertools import count
 from typing import Any
 
 import attrs
-from kazoo.client import KazooClient  # type: ignore[import-untyped]
-from kazoo.exceptions import (  # type: ignore[import-untyped]
-    AuthFailedError,
-    ConnectionClosedError,
-    ConnectionLoss,
-    NoAuthError,
-    NodeExistsError,
-    NoNodeError,
-    NotEmptyError,
-    OperationTimeoutError,
-    SessionExpiredError,
-    SessionMovedError,
-)
-from kazoo.handlers.threading import (  # type: ignore[import-untyped]
-    SequentialThreadingHandler,
-)
-from kazoo.protocol.states import EventType, KazooState  # type: ignore[import-untyped]
-from kazoo.retry import KazooRetry  # type: ignore[import-untyped]
-from kazoo.security import ACL, Id  # type: ignore[import-untyped]
 
-from twisted.internet.defer import Deferred, DeferredSemaphore, fail, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from mpush_tw.config.settings import ZkSettings
 from mpush_tw.errors import Unavailable
-from mpush_tw.integrations.zookeeper._errors import (
-    NoAuth,
-    NodeExists,
-    NoNode,
-    NotEmpty,
-    Refusal,
+from mpush_tw.integrations.zookeeper._errors import Refusal
+from mpush_tw.integrations.zookeeper._kazoo import (
+    CREATOR_ALL,
+    Complaints,
+    Threads,
+    Watch,
+    new_client,
+    refusal,
+    session_of,
 )
 from mpush_tw.integrations.zookeeper._waiting import Backoff, Waiters
-
-_CREATOR_ALL = [ACL(31, Id("auth", ""))]
-"""
-Whoever is authenticated may do everything: the server puts the identity in (cluster
-3.3). An ACL made from a name and a password would name another identity.
-"""
 
 _SESSION_S = 10.0
 """
@@ -76,14 +49,6 @@ The session time-out where C{sessionTimeoutMs} is 0.
 _SHORTEST_S = 1.0
 """
 The shortest session or connection time-out that is asked for.
-"""
-
-_FIRST_PAUSE_S = 0.1
-"""
-Pause before the first new connection attempt, doubled up to C{mp.zk.retry.maxSleepMs}
-and at most a third of the session's time-out. The pauses of cluster 3.9 are for
-operations; here a server that comes back is to find us before the session ends, or the
-whole cluster sees our nodes go and come.
 """
 
 _GRACE_S = 2.0
@@ -103,170 +68,20 @@ Requests under way at the same time; more wait. kazoo writes one byte for each i
 pipe that has room for some 270.
 """
 
-_REASONS = 32
-"""
-Different sentences of kazoo's that are logged during one interruption.
-"""
-
-_KNOWN = ("Transition to", "Session has expired", "Failed connecting to Zookeeper")
-"""
-What kazoo says beside the states that it reports anyway, the last when it is closed.
-"""
-
-
-_REFUSALS: dict[type[Exception], type[Refusal]] = {
-    NoNodeError: NoNode,
-    NodeExistsError: NodeExists,
-    NotEmptyError: NotEmpty,
-    NoAuthError: NoAuth,
-}
-
-_GONE = (
-    AuthFailedError,
-    ConnectionClosedError,
-    ConnectionLoss,
-    OperationTimeoutError,
-    SessionExpiredError,
-    SessionMovedError,
-)
-
-
-class _Digest(str):
-    """
-    The text of the digest authentication, true even when it is empty: kazoo takes what
-    is false for a null, at which the server closes the connection.
-    """
-
-    __slots__ = ()
-
-    def __bool__(self) -> bool:
-        return True
-
 
 @attrs.frozen
-class _Watch:
+class _Request:
     """
-    What kazoo calls when a watch fires, in a thread of its own.
+    What a server has been, or is to be, asked.
 
-    kazoo keeps one of equal ones: a watch that is set again before it has fired does
-    not fire twice.
-    """
-
-    callback: Callable[[], None]
-    reactor: Any = attrs.field(eq=False)
-
-    def __call__(self, event: Any) -> None:
-        # Without a type it says that the connection was lost, which is known.
-        if event.type != EventType.NONE:
-            self.reactor.callFromThread(self.callback)
-
-
-class _Threads(SequentialThreadingHandler):  # type: ignore[misc]
-    """
-    kazoo's threads and sockets, such that they can be ended from outside.
+    @ivar send: Gives it to kazoo.
+    @ivar bound: Ends it when there is no answer.
     """
 
-    def __init__(self, connect_timeout: float, thread_ended: Callable[[], None]):
-        """
-        @param connect_timeout: Seconds that a TCP connection may take.
-        @param thread_ended: Called at the end of each thread, from it.
-        """
-        super().__init__()
-        self._connect_timeout = connect_timeout
-        self._thread_ended = thread_ended
-        self._lock = threading.Lock()
-        self._socket: socket.socket | None = None
-        self._cut = False
-
-    def spawn(self, func: Callable[..., object], *args: Any, **kwargs: Any) -> Any:
-        def run() -> None:
-            try:
-                func(*args, **kwargs)
-            except Exception:
-                # kazoo has logged it; Python would print it as well.
-                pass
-            finally:
-                self._thread_ended()
-
-        thread = threading.Thread(target=run, name="zookeeper", daemon=True)
-        thread.start()
-        return thread
-
-    def create_socket_pair(self) -> tuple[socket.socket, socket.socket]:
-        reading, writing = super().create_socket_pair()
-        # The reactor writes into it.
-        writing.setblocking(False)
-        return reading, writing
-
-    def create_connection(self, address: tuple[str, int], **_: object) -> socket.socket:
-        family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-        connection = socket.socket(family, socket.SOCK_STREAM)
-        try:
-            with self._lock:
-                if self._cut:
-                    raise ConnectionAbortedError("closed")
-                self._socket = connection
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection.settimeout(self._connect_timeout)
-            connection.connect(address)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-    def cut(self) -> None:
-        """
-        End the current connection, and the attempt to make one, at once.
-        """
-        with self._lock:
-            self._cut = True
-            connection = self._socket
-        if connection is not None:
-            try:
-                connection.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                # It has ended by itself.
-                pass
-
-
-class _Complaints(logging.Handler):
-    """
-    Where kazoo's own log goes, called from its threads.
-
-    kazoo repeats itself with every attempt of a long outage; each sentence is said once
-    until there is a connection again.
-    """
-
-    _log = Logger()
-
-    def __init__(self, reactor: Any) -> None:
-        # Below a warning kazoo tells of connections and sessions, as we do ourselves,
-        # and at debug level of requests, the authentication with its secret included.
-        super().__init__(logging.WARNING)
-        self._reactor = reactor
-        self._said: set[str] = set()
-        self.last = ""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        text = record.getMessage()
-        if record.exc_info and record.exc_info[1] is not None:
-            text += f": {record.exc_info[1]!r}"
-        self._reactor.callFromThread(self._heard, text)
-
-    def _heard(self, text: str) -> None:
-        if text.startswith(_KNOWN):
-            return
-        self.last = text
-        if text not in self._said and len(self._said) < _REASONS:
-            self._said.add(text)
-            self._log.debug("kazoo: {text}", text=text)
-
-    def connected(self) -> None:
-        """
-        Begin anew: there is a connection.
-        """
-        self._said.clear()
-        self.last = ""
+    path: str
+    send: Callable[[], Any]
+    result: Deferred[Any]
+    bound: IDelayedCall
 
 
 class ZooKeeperClient:
@@ -304,21 +119,21 @@ class ZooKeeperClient:
         self._session_timeout = max(session, _SHORTEST_S)
         self._connect_timeout = max(connection, _SHORTEST_S)
         self._patience = max(self._session_timeout, self._connect_timeout)
-        self._longest_pause = max(
-            min(settings.retry.max_sleep, self._session_timeout / 3), _FIRST_PAUSE_S
-        )
+        # A server that comes back is to find us before the session ends, or the whole
+        # cluster sees our nodes go and come: three attempts at least.
+        self._longest_pause = min(settings.retry.max_sleep, self._session_timeout / 3)
         self._reactor = reactor
         self._connected = connected
         self._disconnected = disconnected
         self._kazoo: Any = None
-        self._threads: _Threads | None = None
-        self._complaints = _Complaints(reactor)
+        self._threads: Threads | None = None
+        self._complaints = Complaints(reactor)
         self._backoff = Backoff(1.0, settings.retry.max_sleep)
         self._reopening: IDelayedCall | None = None
         self._doubt: IDelayedCall | None = None
-        self._requests = count()
-        self._waiting: dict[int, tuple[str, Deferred[Any], IDelayedCall]] = {}
-        self._slots = DeferredSemaphore(_IN_FLIGHT)
+        self._numbers = count()
+        self._requests: dict[int, _Request] = {}
+        self._unsent: deque[int] = deque()
         self._ending = 0
         self._ended = Waiters()
 
@@ -342,39 +157,34 @@ class ZooKeeperClient:
     def _open(self) -> None:
         self._reopening = None
         report = self._reactor.callFromThread
-        threads = _Threads(
+        threads = Threads(
             self._connect_timeout, lambda: report(self._thread_ended, threads)
         )
-        logger = logging.Logger("kazoo")
-        logger.addHandler(self._complaints)
-        logger.setLevel(self._complaints.level)
-        kazoo = KazooClient(
+        kazoo = new_client(
             self.servers,
-            timeout=self._session_timeout,
-            handler=threads,
-            default_acl=_CREATOR_ALL,
-            auth_data=[("digest", _Digest(self._digest))],
-            connection_retry=KazooRetry(
-                max_tries=-1, delay=_FIRST_PAUSE_S, max_delay=self._longest_pause
-            ),
-            logger=logger,
+            self._digest,
+            self._session_timeout,
+            self._longest_pause,
+            threads,
+            self._complaints,
         )
 
         def moved(state: str) -> None:
-            session = kazoo.client_id if state == KazooState.CONNECTED else None
-            report(self._moved, threads, None if session is None else session[0])
+            report(self._moved, threads, session_of(kazoo, state))
 
         kazoo.add_listener(moved)
         self._kazoo, self._threads = kazoo, threads
         kazoo.start_async()
 
-    def _moved(self, threads: _Threads, session_id: int | None) -> None:
+    def _moved(self, threads: Threads, session_id: int | None) -> None:
         if threads is not self._threads or session_id == self.session_id:
             return
         self.session_id = session_id
         self._stop_doubting()
         if session_id is None:
             self._doubt = self._reactor.callLater(self._patience, self._start_over)
+            # Those that were sent kazoo fails itself.
+            self._fail(self._unsent, self._unavailable())
             self._disconnected()
         else:
             self._backoff.reset()
@@ -400,7 +210,7 @@ class ZooKeeperClient:
             self._doubt.cancel()
             self._doubt = None
 
-    def _thread_ended(self, threads: _Threads) -> None:
+    def _thread_ended(self, threads: Threads) -> None:
         if threads is not self._threads:
             return
         self._moved(threads, None)
@@ -456,8 +266,7 @@ class ZooKeeperClient:
             self._end_client()
         self.session_id = None
         self._stop_doubting()
-        for number in list(self._waiting):
-            self._settle(number, Failure(Unavailable("the registry is being closed")))
+        self._fail(self._requests, Unavailable("the registry is being closed"))
         return self._ended.wait() if self._ending else succeed(None)
 
     # -------------------------------------------------------------- requests
@@ -504,7 +313,7 @@ class ZooKeeperClient:
         Make a node that is ours alone (cluster 3.3).
         """
         return self._request(
-            "create_async", path, data, acl=_CREATOR_ALL, ephemeral=ephemeral
+            "create_async", path, data, acl=CREATOR_ALL, ephemeral=ephemeral
         ).addCallback(_nothing)
 
     def set(self, path: str, data: bytes) -> Deferred[None]:
@@ -519,8 +328,8 @@ class ZooKeeperClient:
         """
         return self._request("delete_async", path).addCallback(_nothing)
 
-    def _watch(self, callback: Callable[[], None] | None) -> _Watch | None:
-        return None if callback is None else _Watch(callback, self._reactor)
+    def _watch(self, callback: Callable[[], None] | None) -> Watch | None:
+        return None if callback is None else Watch(callback, self._reactor)
 
     def _request(self, method: str, path: str, *args: Any, **kw: Any) -> Deferred[Any]:
         """
@@ -529,52 +338,71 @@ class ZooKeeperClient:
         """
         if self.session_id is None:
             return fail(self._unavailable())
-        return self._slots.run(self._send, method, path, *args, **kw)
+        number = next(self._numbers)
 
-    def _send(self, method: str, path: str, *args: Any, **kw: Any) -> Deferred[Any]:
-        if self.session_id is None:
-            return fail(self._unavailable())
-        number = next(self._requests)
-        result: Deferred[Any] = Deferred(lambda _: _nothing(self._forget(number)))
-        bound = self._reactor.callLater(self._patience, self._give_up, number)
-        self._waiting[number] = (path, result, bound)
-        report = self._reactor.callFromThread
-        try:
-            pending = getattr(self._kazoo, method)(path, *args, **kw)
-        except (TypeError, ValueError) as error:
-            self._settle(number, Failure(Refusal(path, str(error))))
-        else:
-            pending.rawlink(lambda answer: report(self._answered, number, answer))
+        def give_up() -> None:
+            silent = f"ZooKeeper at {self.servers} does not answer"
+            self._settle(number, Failure(Unavailable(silent)))
+            self._send()
+
+        def forget(_: object) -> None:
+            self._forget(number)
+            self._send()
+
+        result: Deferred[Any] = Deferred(forget)
+        bound = self._reactor.callLater(self._patience, give_up)
+        self._requests[number] = _Request(
+            path, lambda: getattr(self._kazoo, method)(path, *args, **kw), result, bound
+        )
+        self._unsent.append(number)
+        self._send()
         return result
 
-    def _answered(self, number: int, answer: Any) -> None:
-        error = answer.exception
-        if error is None:
-            self._settle(number, answer.value)
-        elif isinstance(error, _GONE):
-            self._settle(number, Failure(self._unavailable()))
-        elif number in self._waiting:
-            path = self._waiting[number][0]
-            refusal = _REFUSALS.get(type(error), Refusal)
-            self._settle(number, Failure(refusal(path, type(error).__name__)))
+    def _send(self) -> None:
+        # Connected: what was not sent has failed when the connection was lost.
+        while self._unsent and len(self._requests) - len(self._unsent) < _IN_FLIGHT:
+            number = self._unsent.popleft()
+            request = self._requests[number]
+            try:
+                request.send().rawlink(partial(self._answer, number))
+            except (TypeError, ValueError) as error:
+                self._settle(number, Failure(Refusal(request.path, str(error))))
 
-    def _give_up(self, number: int) -> None:
-        self._settle(
-            number,
-            Failure(Unavailable(f"ZooKeeper at {self.servers} does not answer")),
+    def _answer(self, number: int, answer: Any) -> None:
+        # Called in one of kazoo's threads.
+        self._reactor.callFromThread(
+            self._answered, number, answer.value, answer.exception
         )
 
-    def _settle(self, number: int, outcome: Any) -> None:
-        # A late answer to what was given up has nobody who waits for it.
-        result = self._forget(number)
-        if result is not None:
-            result.callback(outcome)
+    def _answered(self, number: int, value: Any, error: Exception | None) -> None:
+        request = self._requests.get(number)
+        if request is None:
+            # Given up before, or answered twice.
+            return
+        if error is None:
+            self._settle(number, value)
+        else:
+            refused = refusal(error, request.path)
+            self._settle(number, Failure(refused or self._unavailable()))
+        self._send()
 
-    def _forget(self, number: int) -> Deferred[Any] | None:
-        _, result, bound = self._waiting.pop(number, (None, None, None))
-        if bound is not None and bound.active():
-            bound.cancel()
-        return result
+    def _settle(self, number: int, outcome: Any) -> None:
+        request = self._forget(number)
+        if request is not None:
+            request.result.callback(outcome)
+
+    def _forget(self, number: int) -> _Request | None:
+        request = self._requests.pop(number, None)
+        if request is not None:
+            if number in self._unsent:
+                self._unsent.remove(number)
+            if request.bound.active():
+                request.bound.cancel()
+        return request
+
+    def _fail(self, numbers: Iterable[int], why: Unavailable) -> None:
+        for number in list(numbers):
+            self._settle(number, Failure(why))
 
     def _unavailable(self) -> Unavailable:
         return Unavailable(f"ZooKeeper at {self.servers} cannot be reached")

@@ -5,6 +5,7 @@ What the tests on a real ZooKeeper share.
 from __future__ import annotations
 
 import atexit
+import logging
 import threading
 import time
 from typing import Any
@@ -24,6 +25,11 @@ from mpush_tw.integrations.zookeeper import ZooKeeperRegistry
 from tests.servers.zookeeper import ZooKeeperServer
 
 CREATOR_ALL = [ACL(31, Id("auth", ""))]
+
+QUIET = logging.Logger("test", logging.CRITICAL)
+"""
+For clients of kazoo's own, whose complaints are not what is tested.
+"""
 
 _shared: list[ZooKeeperServer] = []
 
@@ -112,7 +118,8 @@ class ZooKeeperTestCase(TestCase):
             auth_data=None if digest is None else [("digest", digest)],
             default_acl=None if digest is None else CREATOR_ALL,
             # A test must not hang in a server that does not answer.
-            connection_retry=KazooRetry(max_tries=20, max_delay=0.2),
+            connection_retry=KazooRetry(max_tries=100, max_delay=0.2),
+            logger=QUIET,
             **more,
         )
         client.start(timeout=10)

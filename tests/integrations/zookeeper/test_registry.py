@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mpush_tw.config.settings import ZkSettings
 from mpush_tw.errors import ConfigError, Unavailable
 from mpush_tw.integrations.zookeeper import ZooKeeperRegistry
-from mpush_tw.integrations.zookeeper._client import _Digest
+from mpush_tw.integrations.zookeeper._kazoo import Digest
 from mpush_tw.interfaces import (
     IServiceDiscovery,
     IServiceRegistry,
@@ -216,7 +216,7 @@ class AuthenticationTests(ZooKeeperTestCase):
         """
         The ACL of a node, as one sees it who has the empty digest.
         """
-        (acl,) = self.observer(_Digest("")).get_acls(path)[0]
+        (acl,) = self.observer(Digest("")).get_acls(path)[0]
         return [acl.perms, {"scheme": acl.id.scheme, "id": acl.id.id}]
 
     @steps
