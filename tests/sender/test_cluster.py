@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from mpush_tw.client_types import DefaultClassifier
 from mpush_tw.errors import PushError, Unavailable
 from mpush_tw.interfaces import IServiceListener
 from mpush_tw.protocol.commands import ErrorCode
@@ -28,9 +29,9 @@ from mpush_tw.sender import (
 )
 from mpush_tw.sender._link import DRAIN_TIMEOUT
 from mpush_tw.sender._registrations import GRACE
-from mpush_tw.sender._routes import MAX_ROUTES, RouteCache
+from mpush_tw.sender._routes import MAX_ROUTES, RouteCache, StoredRoutes
 from tests.sender.gateway import Asked, FakeGateway, Network
-from tests.sender.stores import FakeStores
+from tests.sender.stores import FakeCache, FakeStores
 
 A, B, C = "10.0.0.1", "10.0.0.2", "10.0.0.3"
 
@@ -954,6 +955,20 @@ class UnknownGatewayTests(ClusterTestCase):
         self.assertFalse(self.transports[C].connected)
         self.assertTrue(self.transports[A].connected)
 
+    def test_late_answer(self) -> None:
+        """
+        An answer that is older than what the registry has told since does not count.
+        """
+        old = self.registry.lookup("/cluster/gs")
+        self.registry.held = Deferred()
+        self.send()
+        self.registry.add(B, A)
+        self.connect()
+        self.registry.held.callback(self.successResultOf(old))
+        self.network.advance(GRACE)
+        self.assertFalse(self.transports[A].connected)
+        self.assertTrue(self.transports[B].connected)
+
     def test_registry_away(self) -> None:
         """
         If the registry is away nobody knows: a failure. The registry is not asked
@@ -983,6 +998,18 @@ class UnknownGatewayTests(ClusterTestCase):
         sent = self.send("alice")
         self.ok(A)
         self.assertIs(self.code(sent), ResultCode.SUCCESS)
+
+
+class StoredRoutesTests(SynchronousTestCase):
+    def test_nobody_is_not_remembered(self) -> None:
+        """
+        That a user has no route is looked up each time.
+        """
+        store = FakeCache(Clock())
+        routes = StoredRoutes(store, DefaultClassifier(), Clock())
+        for _ in range(2):
+            self.assertEqual(self.successResultOf(routes.find("bob")), ())
+        self.assertEqual(len(store.asked), 2)
 
 
 class RouteCacheLimitTests(SynchronousTestCase):
