@@ -4,25 +4,31 @@ Every zope interface of the server, grouped by room: the page an extender reads.
 An interface is a contract: who calls a method and when, whether it may wait, what it
 may raise, and what a right answer guarantees. Methods that may wait return a Deferred;
 where a plain value is allowed as well the annotation says so, and the server waits for
-either. Every wait on a provider is bounded by the server.
+either. A method of an extension may also be an C{async def}. Every wait on a provider
+is bounded by the server.
+
+How a provider gets into a node: L{IExtension}, C{docs/plugins.md}.
 
 Order of events, fixed for all listeners (server 13, DESIGN 5.13):
 
   1. L{ServerStarted}, when every door is open and registered;
-  2. for a connection: L{UserOnline} after the routes are written and the context is
-  set,
-     before OK reaches the device; L{RouteChanged} before the L{UserOnline} that caused
-     it; L{UserOffline} after the routes are gone; L{ConnectionClosed} last;
-  3. L{ServerStopping}, before anything is deregistered or closed.
+  2. for a connection: L{ConnectionOpened} first; L{UserOnline} after the routes are
+     written and the context is set, before OK reaches the device; what a BIND brings
+     about for others comes before the L{UserOnline} that caused it, L{RouteChanged}
+     first and then the L{UserKicked} of the connection that was displaced here;
+     L{UserOffline} after the routes are gone; L{ConnectionClosed} last;
+  3. L{ServerStopping}, before anything is deregistered or closed. What the stop itself
+     brings about, the users' going offline and the end of their connections, follows.
 
 Events are delivered in the order they were posted, after the handler that posted them
-has returned; a listener that raises is logged and harms nobody.
+has returned; a listener that raises or never answers harms nobody, see
+L{IServerEventListener}.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import attrs
 
@@ -33,6 +39,8 @@ if TYPE_CHECKING:
     from mpush_tw.core.connection import Answer
     from mpush_tw.core.push.request import Outcome, PushRequest
     from mpush_tw.protocol.gateway import TimePoints
+
+_T = TypeVar("_T")
 
 
 # ----------------------------------------------------------------- values
@@ -77,6 +85,37 @@ class UpstreamMessage:
     session_id: int
     content: bytes
     flags: int
+
+
+@attrs.frozen
+class PoolStatistics:
+    """
+    What a pool of threads does, and has done so far (server 19.2, ExecutorFactory).
+
+    @ivar threads: Threads that exist.
+    @ivar running: Calls under way.
+    @ivar waiting: Calls that wait for a thread.
+    @ivar done: Calls that ended, by result or exception.
+    @ivar refused: Calls that were not taken because too many waited.
+    """
+
+    threads: int
+    running: int
+    waiting: int
+    done: int
+    refused: int
+
+
+@attrs.frozen
+class DnsTarget:
+    """
+    Where requests for a host name go instead (server 15.4).
+
+    @ivar host: An address, or a name that this machine resolves.
+    """
+
+    host: str
+    port: int
 
 
 # ----------------------------------------------------------------- events
@@ -194,7 +233,8 @@ Event = (
 
 class IServerEventListener(Interface):
     """
-    Hears what happens on a node (server 13, 19.2).
+    Hears what happens on a node (server 13, 19.2). C{server-event-listener}; there is
+    no built-in one. All that are installed hear, unless the settings name one.
     """
 
     def event_occurred(event: Event) -> Deferred[None] | None:
@@ -202,7 +242,23 @@ class IServerEventListener(Interface):
         Take note of one event.
 
         Called in posting order, from the reactor, never inside a packet handler. A
-        Deferred is not waited for; its failure is logged.
+        Deferred is not waited for before the next event is delivered. It is given 30
+        seconds, and a listener that has 1,000 of them open misses events until some
+        have fired. What raises, fails, takes too long or is missed is logged and
+        counted (C{mpush_event_errors_total}).
+        """
+
+
+class IEvents(Interface):
+    """
+    The events of one node, for whoever wants to hear them without being its
+    C{server-event-listener}.
+    """
+
+    def subscribe(listener: Callable[[Event], Deferred[None] | None]) -> None:
+        """
+        Have C{listener(event)} called for every event from now on, as
+        L{IServerEventListener.event_occurred} is.
         """
 
 
@@ -211,7 +267,8 @@ class IServerEventListener(Interface):
 
 class IBindValidator(Interface):
     """
-    Decides who may be bound (server 8.4, 19.2). The default says yes.
+    Decides who may be bound (server 8.4, 19.2). C{bind-validator}; the default,
+    C{accept-all}, says yes.
     """
 
     def validate(user_id: str, data: str | None) -> bool | Deferred[bool]:
@@ -220,7 +277,7 @@ class IBindValidator(Interface):
 
         The server waits for the answer before it handles the next packet of the same
         connection, for ten seconds at most. An exception or a time-out ends in ERROR
-        100 and close.
+        100 and close, and anything but C{True} in ERROR and close.
 
         @param user_id: Never empty.
         @param data: Free text of the BIND, for instance a token.
@@ -230,6 +287,7 @@ class IBindValidator(Interface):
 class IClientClassifier(Interface):
     """
     Sorts devices into client types: one connection of a user per type (server 11.1).
+    C{client-classifier}; the default, C{os-name}, goes by the name's beginning.
 
     Every node and every sender of a cluster must use the same one.
     """
@@ -245,6 +303,7 @@ class IClientClassifier(Interface):
 class IUpstreamHandler(Interface):
     """
     Takes the messages that devices push to the server (server 8.6, 19.2).
+    C{push-handler}; the default, C{drop}, keeps none.
     """
 
     def message_received(message: UpstreamMessage) -> Deferred[None] | None:
@@ -260,15 +319,114 @@ class IUpstreamHandler(Interface):
 class IPushListener(Interface):
     """
     Learns how pushes ended: the answering side of a push source (server 14.4, 19.2).
+    C{push-listener}; the default, C{gateway}, answers the senders.
+
+    One that is installed may be a source of pushes itself: it begins to take them in
+    when L{ServerStarted} is heard, hands them to L{IExtensionContext.push} and ends at
+    L{ServerStopping}. It is told of those of the gateway's senders as well, after they
+    have been answered; the gateway stays open (C{mp.net.gateway-allowed-peers} set to
+    an empty list shuts everybody out).
     """
 
     def push_finished(
         request: PushRequest, outcome: Outcome, points: TimePoints
     ) -> None:
         """
-        Called exactly once for each accepted request; must not wait.
+        Called exactly once for each accepted request; must not wait. An exception is
+        logged.
 
+        @param request: C{request.origin} tells a source its own from others.
         @param points: Milestones of this push on this node.
+        """
+
+
+class IExecutor(Interface):
+    """
+    Runs what blocks, in threads, so that the reactor does not (server 19.2).
+    C{executor}; the default, C{threads}, has the pools of C{mp.thread.pool}.
+    """
+
+    def run_blocking(
+        pool: str, function: Callable[..., _T], *args: object
+    ) -> Deferred[_T]:
+        """
+        Call C{function(*args)} in a thread.
+
+        @param pool: One of the original's names: C{push-client}, C{push-task},
+            C{ack-timer}, C{event-bus}, C{mq}.
+        @return: A Deferred firing, in the reactor's thread, with the result. It fails
+            with L{mpush_tw.errors.Unavailable} at once if too many calls wait, or the
+            executor has been stopped.
+        @raise ValueError: If there is no such pool.
+        """
+
+    def statistics() -> Mapping[str, PoolStatistics]:
+        """
+        Tell what each pool does, by name.
+        """
+
+    def stop() -> Deferred[None]:
+        """
+        Take no more calls; fires when those under way have ended, or after five
+        seconds. Idempotent.
+        """
+
+
+class IHandshakeCipher(Interface):
+    """
+    Opens what devices send before they have a session key (server 19.3, protocol 6).
+    C{rsa-cipher}; the default, C{rsa}, is the configured key pair. A node whose
+    settings name another needs no key of its own.
+
+    Called for each HANDSHAKE, inside the packet's handling: it must not wait.
+    """
+
+    def decrypt(sealed: bytes) -> bytes:
+        """
+        Open a body.
+
+        @raise mpush_tw.errors.ProtocolError: If it cannot be opened; with the same text
+            and in the same time whatever the cause (DESIGN 5.6).
+        """
+
+    def encrypt(plain: bytes) -> bytes:
+        """
+        Seal an answer that is given before the handshake.
+        """
+
+
+class IJsonCodec(Interface):
+    """
+    Writes and reads the JSON of WebSocket frames (server 19.3). C{json}; the default is
+    C{msgspec}. Used by the WebSocket door.
+    """
+
+    def encode(value: object) -> bytes:
+        """
+        Write a value made of dicts with text keys, lists, texts, numbers, truth values
+        and C{None}: UTF-8, no blanks between members, their order kept.
+        """
+
+    def decode(text: bytes) -> object:
+        """
+        Read a value.
+
+        @raise ValueError: If it is not JSON.
+        """
+
+
+class IDnsMapping(Interface):
+    """
+    Says where requests to a host name really go (server 15.4, 19.3). C{dns-mapping};
+    the default, C{configured}, goes by C{mp.http.dns-mapping}. Used by the HTTP proxy.
+    """
+
+    def lookup(host: str) -> DnsTarget | None:
+        """
+        Choose a target for one request; must not wait.
+
+        @param host: Of the URL, without its port.
+        @return: C{None} if the name is not mapped.
         """
 
 
@@ -278,6 +436,7 @@ class IPushListener(Interface):
 class ICache(Interface):
     """
     The shared store: what the original keeps in Redis (cluster 2, server 19.2).
+    C{cache-manager}; the defaults are C{memory}, and C{redis} in a cluster.
 
     Keys and values are texts. Every method may fail with
     L{mpush_tw.errors.Unavailable}; every one ends within a few seconds. A store that
@@ -397,7 +556,8 @@ class ICache(Interface):
 
 class IMessageQueue(Interface):
     """
-    Publish and subscribe between nodes (cluster 6).
+    Publish and subscribe between nodes (cluster 6). C{mq-client}; the defaults are
+    C{memory}, and C{redis} in a cluster.
 
     Subscriptions outlive the connection: a provider that had to connect again renews
     them. What was published in between is lost.
@@ -440,6 +600,7 @@ class IMessageQueue(Interface):
 class IServiceRegistry(Interface):
     """
     Makes this node's doors known to peers, senders and alloc (cluster 3.6).
+    C{service-registry}; the defaults are C{memory}, and C{zookeeper} in a cluster.
     """
 
     def start() -> Deferred[None]:
@@ -489,7 +650,8 @@ class IServiceListener(Interface):
 class IServiceDiscovery(Interface):
     """
     Finds nodes (cluster 3.7). Started and stopped as L{IServiceRegistry} is; a provider
-    of both may be one object.
+    of both may be one object. C{service-discovery}; the defaults are those of the
+    registry.
     """
 
     def start() -> Deferred[None]:
@@ -560,4 +722,106 @@ class IPeerConnection(Interface):
     def abort(reason: str) -> None:
         """
         Close at once; the peer may never drain what is queued.
+        """
+
+
+# ----------------------------------------------------------------- extensions
+
+
+class IExtension(Interface):
+    """
+    A plug-in: says what it provides and makes it. L{mpush_tw.extensions.Extension} is
+    the one implementation that anybody needs.
+
+    Objects that provide this and L{twisted.plugin.IPlugin}, in a module of
+    C{twisted/plugins}, are found by every node when it is made. Which of those for one
+    interface is used, the settings say or the order (server 19.1).
+
+    What C{factory} makes may have two methods beside those of its interface. The node
+    calls C{init(context)}, with an L{IExtensionContext}, before anything is started,
+    and waits for it up to 30 seconds: if that fails the node does not start. It calls
+    C{destroy()} when everything has been stopped, the last made first, and waits up to
+    five seconds for each.
+    """
+
+    provides = Attribute("The interface of what it makes.")
+    name = Attribute("Its name for C{mp.spi}: lower-case words with hyphens.")
+    order = Attribute(
+        "The lowest wins when the settings name none; built-in ones have 1."
+    )
+
+    def factory() -> object:
+        """
+        Make what provides the interface. Called once for each node, when the node is
+        made; opens nothing.
+        """
+
+
+class IExtensionContext(Interface):
+    """
+    What a node gives to each extension's C{init} (server 19.1).
+    """
+
+    name = Attribute("The extension's own name.")
+    settings = Attribute("The node's L{Settings<mpush_tw.config.Settings>}, frozen.")
+    reactor = Attribute("The reactor that the node runs on.")
+    log = Attribute("A L{twisted.logger.Logger} of the extension's own.")
+    cache = Attribute("L{ICache}; usable from L{ServerStarted} on.")
+    queue = Attribute("L{IMessageQueue}; usable from L{ServerStarted} on.")
+    registry = Attribute("L{IServiceRegistry}; usable from L{ServerStarted} on.")
+    discovery = Attribute("L{IServiceDiscovery}; usable from L{ServerStarted} on.")
+    events = Attribute("L{IEvents} of the node.")
+    metrics = Attribute("L{IExtensionMetrics} of the extension.")
+
+    def setting(path: str, default: object = None) -> object:
+        """
+        Read any key of the operator's file, the extension's own included: they belong
+        below C{mp.spi-settings.NAME}.
+
+        @param path: Dotted, such as C{mp.spi-settings.jwt.url}.
+        @return: The value as written (text, number, truth value, list, dict), or
+            C{default} where there is none. L{mpush_tw.config.units} reads durations
+            and sizes.
+        """
+
+    def push(request: PushRequest) -> None:
+        """
+        Have the push centre push. The request's listener is told exactly once how it
+        ended, maybe before this returns.
+
+        @raise mpush_tw.errors.Unavailable: Before L{ServerStarted}, and from
+            L{ServerStopping} on.
+        """
+
+    def run_blocking(function: Callable[..., _T], *args: object) -> Deferred[_T]:
+        """
+        Call C{function(*args)} in a thread of the pool C{event-bus}; see
+        L{IExecutor.run_blocking}.
+        """
+
+
+class IExtensionMetrics(Interface):
+    """
+    Figures of one extension on the metrics page of its node. Names are shown as
+    C{mpush_ext_NAME}: lower-case letters, digits and underscores.
+    """
+
+    def counter(
+        name: str, text: str, labels: Sequence[str] = ()
+    ) -> Callable[..., None]:
+        """
+        Declare a counter, shown as C{mpush_ext_NAME_total}.
+
+        @param text: What it counts, one sentence.
+        @return: A function that adds 1; called with a text for each label. Beyond 100
+            different sets of texts, further ones are counted as C{other}.
+        @raise ValueError: If the name cannot be used, or is taken.
+        """
+
+    def gauge(name: str, text: str, value: Callable[[], float]) -> None:
+        """
+        Declare a figure that goes up and down.
+
+        @param value: Asked at every look at the page; must not wait.
+        @raise ValueError: If the name cannot be used, or is taken.
         """

@@ -1,48 +1,83 @@
 """
 The event bus of one node (server 13).
 
-Events are delivered in posting order after the current handler has returned; a listener
-that raises, or whose Deferred fails, is logged and does not disturb the others.
+Events are delivered in posting order after the current handler has returned. No
+listener disturbs the node or the others: one that raises, or whose Deferred fails, is
+logged; a Deferred that does not fire is cancelled after a while, and a listener with
+too many of them open misses events until it has caught up. All of that is counted.
 """
 
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from inspect import iscoroutine
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
-from mpush_tw.interfaces import Event
+from mpush_tw.interfaces import Event, IEvents
 
-Listener = Callable[[Event], "Deferred[None] | None"]
+Listener = Callable[[Event], "Deferred[None] | Coroutine[Any, Any, None] | None"]
+
+LISTENER_SECONDS = 30.0
+"""
+How long a listener's Deferred may take.
+"""
+
+MAX_OPEN = 1000
+"""
+Deferreds of one listener that may be open at a time.
+"""
 
 
+class _Subscription:
+    """
+    One listener.
+
+    @ivar open: Its Deferreds that have not fired.
+    @ivar missing: Whether the last event was kept from it.
+    """
+
+    __slots__ = ("listener", "missing", "open")
+
+    def __init__(self, listener: Listener) -> None:
+        self.listener = listener
+        self.open = 0
+        self.missing = False
+
+
+@implementer(IEvents)
 class Events:
     """
     Posts events to listeners.
 
     @ivar posted: Events posted so far, by class name.
-    @ivar failed: Listener failures so far, by class name of the event.
+    @ivar failed: Listener failures so far, by class name of the event: exceptions,
+        time-outs, and events that were missed.
+    @ivar missed: Events that were kept from a busy listener, by class name.
     """
 
     _log = Logger()
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
-        self._listeners: list[Listener] = []
+        self._subscriptions: list[_Subscription] = []
         self._queue: deque[Event] = deque()
         self._scheduled = False
         self.posted: Counter[str] = Counter()
         self.failed: Counter[str] = Counter()
+        self.missed: Counter[str] = Counter()
 
     def subscribe(self, listener: Listener) -> None:
         """
         Add a listener; all hear every event, in the order they subscribed.
         """
-        self._listeners.append(listener)
+        self._subscriptions.append(_Subscription(listener))
 
     def post(self, event: Event) -> None:
         """
@@ -62,14 +97,50 @@ class Events:
         queue = self._queue
         while queue:
             event = queue.popleft()
-            for listener in self._listeners:
-                try:
-                    waiting = listener(event)
-                except Exception:
-                    self._failed(Failure(), event)
-                else:
-                    if waiting is not None:
-                        waiting.addErrback(self._failed, event)
+            for subscription in self._subscriptions:
+                self._deliver(event, subscription)
+
+    def _deliver(self, event: Event, subscription: _Subscription) -> None:
+        if subscription.open >= MAX_OPEN:
+            self._miss(event, subscription)
+            return
+        subscription.missing = False
+        try:
+            waiting = subscription.listener(event)
+        except Exception:
+            self._failed(Failure(), event)
+            return
+        if iscoroutine(waiting):
+            waiting = Deferred.fromCoroutine(waiting)
+        if isinstance(waiting, Deferred) and not (
+            waiting.called and waiting.result is None
+        ):
+            self._await(event, subscription, waiting)
+
+    def _await(
+        self, event: Event, subscription: _Subscription, waiting: Deferred[None]
+    ) -> None:
+        def ended(result: object) -> None:
+            subscription.open -= 1
+
+        subscription.open += 1
+        waiting.addTimeout(LISTENER_SECONDS, self._clock)
+        waiting.addErrback(self._failed, event)
+        waiting.addBoth(ended)
+
+    def _miss(self, event: Event, subscription: _Subscription) -> None:
+        kind = type(event).__name__
+        self.missed[kind] += 1
+        self.failed[kind] += 1
+        if not subscription.missing:
+            subscription.missing = True
+            self._log.error(
+                "event listener {listener!r} has {count} events under way and misses "
+                "the next ones, from {event} on",
+                listener=subscription.listener,
+                count=subscription.open,
+                event=event,
+            )
 
     def _failed(self, failure: Failure, event: Event) -> None:
         self.failed[type(event).__name__] += 1

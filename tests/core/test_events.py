@@ -4,11 +4,12 @@ Tests for L{mpush_tw.core.events} (server 13).
 
 from __future__ import annotations
 
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, TimeoutError, fail
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from mpush_tw.core.events import Events
+from mpush_tw.core.events import LISTENER_SECONDS, MAX_OPEN, Events
 from mpush_tw.interfaces import ConnectionOpened, Event, ServerStarted, ServerStopping
 
 
@@ -103,6 +104,81 @@ class EventsTests(SynchronousTestCase):
         self.events.post(ServerStarted())
         self.clock.advance(0)
         self.assertEqual(self.heard, [ServerStarted()])
+
+    def test_coroutine(self) -> None:
+        """
+        A listener may be an C{async def}; its failure is counted as well.
+        """
+
+        async def listener(event: Event) -> None:
+            self.heard.append(event)
+            raise ZeroDivisionError
+
+        self.events.subscribe(listener)
+        self.events.post(ServerStarted())
+        self.clock.advance(0)
+        self.assertEqual(self.heard, [ServerStarted()])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual(self.events.failed, {"ServerStarted": 1})
+
+    def test_never_answers(self) -> None:
+        """
+        A Deferred that does not fire is cancelled after a while, logged and counted.
+        """
+        cancelled: list[object] = []
+        self.events.subscribe(lambda event: Deferred(cancelled.append))
+        self.events.post(ServerStarted())
+        self.clock.advance(0)
+        self.clock.advance(LISTENER_SECONDS - 0.1)
+        self.assertEqual(cancelled, [])
+        self.clock.advance(0.2)
+        self.assertEqual(len(cancelled), 1)
+        self.assertEqual(len(self.flushLoggedErrors(TimeoutError)), 1)
+        self.assertEqual(self.events.failed, {"ServerStarted": 1})
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_does_not_pile_up(self) -> None:
+        """
+        A listener with too much open misses what comes, which is counted and said once;
+        the others do not.
+        """
+        asked: list[Event] = []
+
+        def hangs(event: Event) -> Deferred[None]:
+            asked.append(event)
+            return Deferred()
+
+        self.events.subscribe(hangs)
+        self.events.subscribe(self.heard.append)
+        for number in range(MAX_OPEN + 5):
+            self.events.post(_opened(str(number)))
+        with capturedLogs() as logged:
+            self.clock.advance(0)
+        self.assertEqual(len(asked), MAX_OPEN)
+        self.assertEqual(len(self.heard), MAX_OPEN + 5)
+        self.assertEqual(self.events.missed, {"ConnectionOpened": 5})
+        self.assertEqual(len(logged), 1)
+
+    def test_catches_up(self) -> None:
+        """
+        When it has caught up it hears again.
+        """
+        open_ones: list[Deferred[None]] = []
+
+        def slow(event: Event) -> Deferred[None]:
+            open_ones.append(Deferred())
+            return open_ones[-1]
+
+        self.events.subscribe(slow)
+        for number in range(MAX_OPEN + 1):
+            self.events.post(_opened(str(number)))
+        self.clock.advance(0)
+        for one in open_ones:
+            one.callback(None)
+        self.events.post(ServerStopping())
+        self.clock.advance(0)
+        self.assertEqual(len(open_ones), MAX_OPEN + 1)
+        self.assertEqual(self.events.missed, {"ConnectionOpened": 1})
 
     def test_posted_by_a_listener(self) -> None:
         """
