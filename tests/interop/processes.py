@@ -33,6 +33,12 @@ START_S = 60.0
 How long a process may take until it serves; a node of the original takes 2 to 4.
 """
 
+ACK_DELAY = 0.05
+"""
+Seconds that devices take to acknowledge: the original's node does not hear an ack that
+comes while it is not yet waiting for it (C-30), nor its sender an answer (C-38).
+"""
+
 _STOP_S = 30.0
 _POLL_S = 0.02
 _CHECKOUT = Path(__file__).parents[2]
@@ -445,6 +451,8 @@ SUCCESS, FAILURE, OFFLINE, TIMEOUT = 1, 2, 3, 4
 class JavaSender(Driver):
     """
     A program with the original's sending SDK.
+
+    @ivar used: Ports of the gateways that it is known to be ready for; the tests' own.
     """
 
     main = "SenderDriver"
@@ -455,6 +463,7 @@ class JavaSender(Driver):
         @param shared: Lines of configuration that all members of the cluster have.
         """
         super().__init__(name, drivers)
+        self.used: set[int] = set()
         self._count = 0
         _write_conf(self.home, *shared)
 
@@ -463,8 +472,10 @@ class JavaSender(Driver):
 
     def start(self) -> None:
         """
-        Start it, and wait until it has connected to the gateways it has found.
+        Start it, and wait until it has connected to the stores. The gateways it may
+        find later.
         """
+        self.used.clear()
         self.spawn()
         assert self.wait("started")["ok"] == "true"
 
@@ -548,6 +559,7 @@ class JavaDevice(Driver):
             "id": name,
             "os": os_name,
             "version": "1.0.5",
+            "delay": str(round(ACK_DELAY * 1000)),
         }
         if user is not None:
             self._settings["user"] = user

@@ -8,9 +8,10 @@ import atexit
 import json
 import os
 import sys
+import tempfile
 import time
-from collections.abc import Callable
-from functools import cached_property
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
 from typing import Any, TypeVar
 
 import attrs
@@ -19,6 +20,9 @@ from kazoo.exceptions import NoNodeError  # type: ignore[import-untyped]
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+from twisted.python import log
+from twisted.python.failure import Failure
 from twisted.trial.runner import TestLoader
 from twisted.trial.unittest import TestCase, TestSuite
 
@@ -29,19 +33,39 @@ from mpush_tw.client import (
     ISessionStorage,
     KickPolicy,
 )
+from mpush_tw.cluster import cluster_sender, shared_stores
+from mpush_tw.config import load_settings
+from mpush_tw.integrations.memory import MemoryQueue
+from mpush_tw.sender import AckModel, PushContext, PushResult, PushSender
+from mpush_tw.sender.cluster import ClusterGateways
 from tests.interop.build import Drivers, build_drivers
 from tests.interop.processes import (
+    ACK_DELAY,
     START_S,
+    SUCCESS,
     Doors,
     JavaDevice,
     JavaNode,
     JavaSender,
     OurNode,
+    Outcome,
     pause,
 )
 from tests.servers.redis import RedisServer, wait_until
 from tests.servers.zookeeper import ZooKeeperServer
 from tests.support import SAMPLE
+
+NET = os.environ.get("MPUSH_INTEROP_NET", "tcp")
+"""
+C{mp.net.gateway-server-net} of all members. With C{udp} the test run has to be in a
+network of its own: see L{tests.interop.network}.
+"""
+
+_HOSTS = "127.0.0." if NET == "tcp" else "10.77.0."
+"""
+Begins the addresses of the nodes, of which each has its own (cluster 12.1, 12). The
+original wants a private one for UDP.
+"""
 
 NAMESPACE = "/mpush"
 DIGEST = "mpush"
@@ -104,6 +128,7 @@ class Cluster:
         return [
             f'mp.zk.server-address="{self.zookeeper.address}"',
             f'mp.redis.nodes=["{self.redis.address}"]',
+            f"mp.net.gateway-server-net={NET}",
             "mp.core.min-heartbeat=10s",
         ]
 
@@ -114,21 +139,21 @@ class Cluster:
         """
         The node that the checks call J.
         """
-        return self.add_java_node("java", "127.0.0.3")
+        return self.add_java_node("java", 3)
 
     @cached_property
     def other_java_node(self) -> JavaNode:
         """
         A second node of the original, for comparisons.
         """
-        return self.add_java_node("java-2", "127.0.0.4")
+        return self.add_java_node("java-2", 4)
 
     @cached_property
     def our_node(self) -> OurNode:
         """
         The node that the checks call P.
         """
-        return self.add_our_node("ours", "127.0.0.2")
+        return self.add_our_node("ours", 2)
 
     @cached_property
     def java_sender(self) -> JavaSender:
@@ -140,20 +165,24 @@ class Cluster:
         sender.start()
         return sender
 
-    def add_java_node(self, name: str, host: str) -> JavaNode:
+    def add_java_node(self, name: str, number: int) -> JavaNode:
         """
         Start a node of the original.
+
+        @param number: Ends its address, from 2 to 9; each node has its own.
         """
-        node = JavaNode(name, self.drivers, host, self.settings)
+        node = JavaNode(name, self.drivers, f"{_HOSTS}{number}", self.settings)
         self._members.append(node)
         node.start()
         return node
 
-    def add_our_node(self, name: str, host: str) -> OurNode:
+    def add_our_node(self, name: str, number: int) -> OurNode:
         """
         Start a node of ours, and wait until it has registered.
+
+        @param number: As L{add_java_node}.
         """
-        node = OurNode(name, host, self.settings)
+        node = OurNode(name, f"{_HOSTS}{number}", self.settings)
         self._members.append(node)
         node.spawn()
         self.wait_registered(node)
@@ -280,7 +309,12 @@ class OurDevice(ClientListener):
 
     @ivar pushes: The texts received, with the ids to confirm or 0, in order.
     @ivar kicks: The users it was kicked for.
+    @ivar connects: How often it has had a connection.
+    @ivar ack_delay: Seconds until a push is acknowledged automatically: see
+        L{ACK_DELAY}.
     """
+
+    ack_delay = ACK_DELAY
 
     def __init__(
         self,
@@ -295,6 +329,8 @@ class OurDevice(ClientListener):
         self.user = user
         self.pushes: list[tuple[str, int]] = []
         self.kicks: list[str] = []
+        self.connects = 0
+        self._acks: set[Deferred[None]] = set()
         self._client = Client(
             ClientSettings(
                 device_id=name,
@@ -323,6 +359,8 @@ class OurDevice(ClientListener):
         """
         Close the connection and stay away.
         """
+        for waiting in [*self._acks]:
+            waiting.cancel()
         return self._client.stop()
 
     def ack(self, message_id: int) -> None:
@@ -331,8 +369,14 @@ class OurDevice(ClientListener):
         """
         assert self._client.ack(message_id)
 
-    def on_receive_push(self, content: bytes, message_id: int) -> None:
+    def on_connected(self) -> None:
+        self.connects += 1
+
+    def on_receive_push(self, content: bytes, message_id: int) -> Deferred[None]:
         self.pushes.append((content.decode(), message_id))
+        waiting = deferLater(reactor, self.ack_delay)
+        self._acks.add(waiting)
+        return waiting.addBoth(lambda _: self._acks.discard(waiting))
 
     def on_kick_user(self, device_id: str, user_id: str) -> None:
         self.kicks.append(user_id)
@@ -359,38 +403,146 @@ class OurDevice(ClientListener):
 def full_set(module: str) -> Callable[[], TestSuite]:
     """
     Make the C{test_suite} of a module whose tests belong to the full set: empty unless
-    C{MPUSH_INTEROP=all}. So a test run without it takes a minute and not ten, and has
-    nothing to skip. Tests that are named one by one run in any case.
+    C{MPUSH_INTEROP=all}, and with UDP only the cases that name it in C{nets}. So a test
+    run without it takes a minute and not ten, and has nothing to skip. Tests that are
+    named one by one run in any case.
 
     @param module: Its C{__name__}.
     """
 
     def test_suite() -> TestSuite:
         suite = TestSuite()
-        if os.environ.get("MPUSH_INTEROP") == "all":
-            loader = TestLoader()
-            for found in loader.findTestClasses(sys.modules[module]):
-                suite.addTest(loader.loadClass(found))
-        return suite
+        return (
+            whole(module, suite) if os.environ.get("MPUSH_INTEROP") == "all" else suite
+        )
 
     return test_suite
 
 
+def whole(module: str, suite: TestSuite) -> TestSuite:
+    """
+    Add the tests of a module that are for the L{NET} in use.
+
+    @param module: Its C{__name__}.
+    """
+    loader = TestLoader()
+    for found in loader.findTestClasses(sys.modules[module]):
+        if NET in getattr(found, "nets", ("tcp",)):
+            suite.addTest(loader.loadClass(found))
+    return suite
+
+
+class OurSender:
+    """
+    Our sender in the cluster, with the surface of L{JavaSender}.
+    """
+
+    def __init__(self, settings: Sequence[str], deaf: bool = False) -> None:
+        """
+        @param settings: Lines of configuration.
+        @param deaf: Whether it shall not hear when users come and go, and so believe
+            what it has looked up until somebody tells it better.
+        """
+        with tempfile.NamedTemporaryFile("w", suffix=".conf") as conf:
+            conf.write("\n".join([*settings, "mp.security.allow-sample-key=true"]))
+            conf.flush()
+            loaded = load_settings(conf.name).settings
+        if deaf:
+            stores = shared_stores(loaded, reactor)
+            directory = ClusterGateways(
+                stores.discovery, stores.cache, MemoryQueue(reactor), reactor
+            )
+            self._sender = PushSender(directory, reactor=reactor)
+        else:
+            self._sender = cluster_sender(loaded, reactor=reactor)
+        self._results: list[PushResult | Failure | None] = []
+
+    def start(self) -> Deferred[None]:
+        """
+        Connect to the stores and to the gateways found.
+        """
+        return self._sender.start()
+
+    def stop(self) -> Deferred[None]:
+        """
+        Close all connections.
+        """
+        return self._sender.stop()
+
+    def begin_push(
+        self, user: str, text: str, ack: str = "NO_ACK", timeout_ms: int = 3000
+    ) -> int:
+        """
+        See L{JavaSender.begin_push}.
+        """
+        context = PushContext(
+            content=text.encode(),
+            user_id=user,
+            ack=AckModel[ack],
+            timeout=timeout_ms / 1000,
+        )
+        number = len(self._results)
+        self._results.append(None)
+        self._sender.send(context).addBoth(partial(self._results.__setitem__, number))
+        return number
+
+    def has_result(self, number: int) -> bool:
+        """
+        Whether a push has a result.
+        """
+        return self._results[number] is not None
+
+    async def result(self, number: int) -> Outcome:
+        """
+        Wait for the result of a push.
+        """
+        await until(lambda: self.has_result(number), "the result of a push")
+        result = self._results[number]
+        if isinstance(result, Failure):
+            result.raiseException()
+        assert isinstance(result, PushResult)
+        route = result.location
+        return Outcome(
+            int(result.code),
+            None if route is None else f"{route.host}:{route.port}",
+            None if route is None else route.client_type,
+            [name for name, _ in result.time_line],
+        )
+
+    async def push(
+        self, user: str, text: str, ack: str = "NO_ACK", timeout_ms: int = 3000
+    ) -> Outcome:
+        """
+        See L{JavaSender.push}.
+        """
+        return await self.result(self.begin_push(user, text, ack, timeout_ms))
+
+
 Device = JavaDevice | OurDevice
-Sender = JavaSender
+Sender = JavaSender | OurSender
 
 
 class InteropTestCase(TestCase):
     """
     A test in the shared cluster.
 
+    @cvar nets: The values of C{mp.net.gateway-server-net} that it is for.
     @ivar cluster: That cluster.
     """
 
     timeout = 120
+    nets: tuple[str, ...] = ("tcp",)
 
     def setUp(self) -> None:
         self.cluster = shared_cluster()
+
+    @property
+    def user(self) -> str:
+        """
+        A user of this test only: what senders remember of a user outlives a test.
+        """
+        case, method = self.id().split(".")[-2:]
+        return f"{case}-{method}"
 
     def node(self, kind: str) -> Node:
         """
@@ -404,14 +556,36 @@ class InteropTestCase(TestCase):
 
     async def a_sender(self, kind: str) -> Sender:
         """
-        Give the sender of a kind, connected to all gateways.
+        Give the sender of a kind, C{java}, C{ours} or C{deaf} (one of ours, see
+        L{OurSender}), connected to all gateways.
         """
+        if kind != "java":
+            ours = OurSender(self.cluster.settings, deaf=kind == "deaf")
+            self.addCleanup(ours.stop)
+            await ours.start()
+            return ours
         sender = self.cluster.java_sender
-        ports = [node["port"] for node in self.cluster.registered("gs").values()]
+        if NET == "udp":
+            # It connects to nobody; that it has heard of the nodes does not show.
+            await pause(0.5)
+            return sender
+        ports = {node["port"] for node in self.cluster.registered("gs").values()}
         await until(
             lambda: all(map(sender.connections, ports)), "the sender to connect"
         )
+        if not ports <= sender.used:
+            # Connected is not yet known to be connected, in another thread of it.
+            await pause(0.5)
+            sender.used |= ports
         return sender
+
+    def renew_java_sender(self) -> None:
+        """
+        Start their sender anew: after a node has gone it may keep connections that are
+        dead, or none to a node that is back (C-39, C-40).
+        """
+        self.cluster.java_sender.kill()
+        self.cluster.java_sender.start()
 
     async def a_device(
         self, kind: str, name: str, doors: Doors, user: str, **options: Any
@@ -462,3 +636,26 @@ class InteropTestCase(TestCase):
             ),
             None,
         )
+
+    async def reaches_again(
+        self, sender: Sender, user: str, text: str, seconds: float = 40.0
+    ) -> list[Outcome]:
+        """
+        Push until it succeeds.
+
+        @return: The outcomes before that.
+        """
+        failures: list[Outcome] = []
+        deadline = time.monotonic() + seconds
+        while (outcome := await sender.push(user, text, "AUTO_ACK")).code != SUCCESS:
+            failures.append(outcome)
+            self.assertLess(time.monotonic(), deadline, failures)
+            await pause(0.5)
+        return failures
+
+    def report(self, what: str, since: float) -> None:
+        """
+        Say how long something took; C{make interop} shows it.
+        """
+        took = time.monotonic() - since
+        log.msg(f"{self.id()}: {what} after {took:.1f} s")

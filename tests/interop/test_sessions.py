@@ -38,7 +38,6 @@ class Sessions(_Base):
         super().setUp()
         self.here = self.node(self.first_kind).doors
         self.there = self.node(self.second_kind).doors
-        self.user = f"back-{self.first_kind}-{self.id().rpartition('.')[2]}"
         self.sender = await self.a_sender("java")
 
     async def test_our_device(self) -> None:

@@ -12,7 +12,8 @@ import java.util.Map;
  *
  * Properties: device.host, device.port, device.key (Base64), device.id, device.os,
  * device.version, device.user (bound after each handshake), device.storage (a directory
- * for the reusable session; without it there is none).
+ * for the reusable session; without it there is none), device.delay (ms that it takes to
+ * acknowledge by itself).
  *
  * Orders: start, stop, bind user, unbind, ack id, health, push text [ack].
  *
@@ -113,6 +114,12 @@ public final class DeviceDriver implements ClientListener {
     @Override
     public void onReceivePush(Client client, byte[] content, int id) {
         steering.tell("push", "text", new String(content, StandardCharsets.UTF_8), "id", id);
+        try {
+            // The client acknowledges when this method has returned.
+            Thread.sleep(Integer.getInteger("device.delay", 0));
+        } catch (InterruptedException e) {
+            Thread.currentThread().interrupt();
+        }
     }
 
     @Override
