@@ -252,15 +252,19 @@ def gateway_register_ip(settings: Settings, interfaces: Interfaces = None) -> st
 def multicast_ip(settings: Settings, interfaces: Interfaces = None) -> str:
     """
     Give the address of the interface on which UDP gateways join their group: the
-    first with a site-local address, the one of the default route before others.
+    configured local ip, or the first with a site-local address, the one of the default
+    route before others.
 
     @raise ConfigError: If there is none; the original fails to start likewise.
     """
+    if settings.net.local_ip:
+        return settings.net.local_ip
     found = _site_local(interface_addresses() if interfaces is None else interfaces)
     if not found:
         raise ConfigError(
             "mp.net.gateway-server-net",
             "found udp, but no interface has an address in 10/8, 172.16/12 or "
-            "192.168/16 to join the multicast group on; expected tcp",
+            "192.168/16 to join the multicast group on; expected tcp, or "
+            "mp.net.local-ip to say which",
         )
     return found[0].address

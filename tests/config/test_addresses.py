@@ -182,6 +182,11 @@ class MulticastTests(SynchronousTestCase):
         """The interface with a site-local address is used."""
         self.assertEqual(multicast_ip(Settings(), [LO, OUTER, LAN]), "10.0.0.5")
 
+    def test_configured(self) -> None:
+        """The configured local address is used, whatever it is."""
+        settings = load_settings(None, ["mp.net.local-ip=127.0.0.1"], {}).settings
+        self.assertEqual(multicast_ip(settings, [LO, OUTER, LAN]), "127.0.0.1")
+
     def test_none(self) -> None:
         """Without one the node does not start."""
         error = self.assertRaises(ConfigError, multicast_ip, Settings(), [LO, OUTER])
