@@ -53,3 +53,15 @@ class NoAuth(Refusal):
             f"ZooKeeper refuses access to {self.path}: it was made with another "
             "mp.zk.digest than this one; all of a cluster need the same"
         )
+
+
+class NoChroot(Refusal):
+    """
+    The path behind the addresses of the servers does not exist.
+    """
+
+    def explained(self) -> Unavailable:
+        return Unavailable(
+            f"the path {self.path} of mp.zk.server-address does not exist in "
+            "ZooKeeper: make it there, or take it off the address"
+        )

@@ -56,16 +56,16 @@ class Tree:
             raise ValueError(f"{node.node_id!r} cannot name a service node")
         return _joined(self.service(node.service), node.node_id)
 
-    def parents(self, path: str) -> list[str]:
+    def ancestors(self, path: str) -> list[str]:
         """
-        @param path: A path below the namespace.
-        @return: Its ancestors from the first element of the namespace downwards,
-            without the chroot, whose nodes are not for us to make.
+        @param path: A path below the chroot.
+        @return: The nodes that lead to it and itself, from the top down, without those
+            of the chroot, which are not for us to make.
         """
-        elements = path[len(self.chroot) :].split("/")[1:-1]
+        elements = path.removeprefix(self.chroot).split("/")[1:]
         return [
-            self.chroot + "/" + "/".join(elements[: count + 1])
-            for count in range(len(elements))
+            "/".join((self.chroot, *elements[:count]))
+            for count in range(1, len(elements) + 1)
         ]
 
 

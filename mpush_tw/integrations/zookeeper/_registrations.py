@@ -130,7 +130,7 @@ class _Own:
             try:
                 await self._client.create(self.path, self.data, ephemeral=True)
             except NoNode:
-                for parent in self._tree.parents(self.path):
+                for parent in self._tree.ancestors(self.path)[:-1]:
                     await make_path(self._client, parent)
                 await self._client.create(self.path, self.data, ephemeral=True)
         except NodeExists:

@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError, succeed
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -14,7 +15,7 @@ from zope.interface import implementer
 from mpush_tw.config.settings import ZkSettings
 from mpush_tw.errors import ConfigError, Unavailable
 from mpush_tw.integrations.zookeeper._client import ZooKeeperClient
-from mpush_tw.integrations.zookeeper._errors import Refusal
+from mpush_tw.integrations.zookeeper._errors import NoChroot, Refusal
 from mpush_tw.integrations.zookeeper._nodes import Tree
 from mpush_tw.integrations.zookeeper._registrations import Registrations, make_path
 from mpush_tw.integrations.zookeeper._waiting import Waiters
@@ -31,6 +32,8 @@ _START_S = 10.0
 How long a start waits for a connection at least: an ensemble that elects a leader needs
 some seconds. The original waits for 60.
 """
+
+_PAUSE_S = 0.1
 
 
 @implementer(IServiceRegistry, IServiceDiscovery)
@@ -93,24 +96,19 @@ class ZooKeeperRegistry:
             if self._client.session_id is None:
                 await self._connection_waiters.wait()
             try:
-                await self._make_namespace()
+                return await self._make_namespace()
             except Refusal as refusal:
                 raise refusal.explained() from None
             except Unavailable:
                 # The connection was lost again; the time-out ends this.
-                await self._connection_waiters.wait()
-            else:
-                return
+                await deferLater(self._reactor, _PAUSE_S)
 
     async def _make_namespace(self) -> None:
         chroot, namespace = self._tree.chroot, self._tree.namespace
         if chroot and await self._client.exists(chroot) is None:
-            # Not made here: its ACL would lock out others who share it.
-            raise Unavailable(
-                f"the path {chroot} of mp.zk.server-address does not exist in "
-                "ZooKeeper; make it, or take it off the address"
-            )
-        for path in [*self._tree.parents(f"{namespace}/x")]:
+            # Not made here: our ACL would lock out others who share it.
+            raise NoChroot(chroot, "does not exist")
+        for path in self._tree.ancestors(namespace):
             await make_path(self._client, path)
         # Whether a node exists everybody is told; only its owner may list it.
         await self._client.children(namespace or "/")

@@ -21,7 +21,7 @@ from twisted.logger import formatEvent, globalLogPublisher
 from twisted.trial.unittest import TestCase
 
 from mpush_tw.config.settings import ZkRetrySettings, ZkSettings
-from mpush_tw.integrations.zookeeper import ZooKeeperRegistry
+from mpush_tw.integrations.zookeeper import ZooKeeperRegistry, _registrations
 from tests.servers.zookeeper import ZooKeeperServer
 
 CREATOR_ALL = [ACL(31, Id("auth", ""))]
@@ -61,6 +61,7 @@ class ZooKeeperTestCase(TestCase):
 
     def setUp(self) -> Any:
         self.addCleanup(self.no_threads_left)
+        self.patch(_registrations, "_AGAIN_S", 0.1)
         if self.own_server:
             self.server = ZooKeeperServer()
             self.server.start()

@@ -324,7 +324,7 @@ class InterruptionTests(FailureTestCase):
         await self.interrupted(registry)
         network.up()
         self.assertEqual(await self.asked(registry), [node("a")])
-        await pause(1.5)
+        await pause(0.5)
         self.assertEqual(observer.exists(self.path("cluster/cs/a")), before)
         self.assertEqual(listener.heard, [])
 
@@ -429,7 +429,7 @@ class InterruptionTests(FailureTestCase):
         self.assertTrue(observer.exists(self.path("cluster/cs/a")))
         network.up()
         await until(lambda: not observer.exists(self.path("cluster/cs/a")))
-        await pause(1.5)
+        await pause(0.5)
         self.assertEqual(observer.get_children(self.path("cluster/cs")), ["b"])
 
     @steps
@@ -449,7 +449,7 @@ class InterruptionTests(FailureTestCase):
         await until(lambda: observer.get_children(children) == [])
         network.up()
         await until(lambda: observer.get_children(children) == ["b"])
-        await pause(1.5)
+        await pause(0.5)
         self.assertEqual(observer.get_children(children), ["b"])
 
     @steps
@@ -586,7 +586,7 @@ class SessionTests(FailureTestCase):
         everyone = self.observer("stranger:password")
         observer.set_acls(parent, [make_digest_acl("stranger", "password", all=True)])
         everyone.delete(self.path("cluster/cs/a"))
-        await pause(4.0)
+        await pause(1.5)
         everyone.set_acls(parent, ours)
         await until(lambda: observer.exists(self.path("cluster/cs/a")))
         self.assertEqual(len(self.events("cannot be registered again")), 1)
@@ -627,7 +627,7 @@ class ServerTests(FailureTestCase):
         await pause(0.7)
         self.server.resume()
         self.assertEqual(await self.asked(registry), [node("a")])
-        await pause(1.5)
+        await pause(0.5)
         self.assertEqual(self.entry(), before)
         self.assertEqual(listener.heard, [])
 
@@ -657,7 +657,7 @@ class ServerTests(FailureTestCase):
         registry, listener, before = await self.pair()
         await deferToThread(self.server.restart)
         self.assertEqual(await self.asked(registry), [node("a")])
-        await pause(1.5)
+        await pause(0.5)
         self.assertEqual(self.entry(), before)
         self.assertEqual(listener.heard, [])
 
@@ -671,7 +671,7 @@ class ServerTests(FailureTestCase):
         await pause(5.0)
         await deferToThread(self.server.start)
         self.assertEqual(await self.asked(registry), [node("a")])
-        await pause(1.5)
+        await pause(0.5)
         self.assertEqual(self.entry(), before)
         self.assertEqual(listener.heard, [])
 

@@ -136,15 +136,16 @@ class TreeTests(SynchronousTestCase):
         tree = Tree.parse("a/b/", "/mpush/")
         self.assertEqual(tree.service("cluster//cs/"), "/a/b/mpush/cluster/cs")
 
-    def test_parents(self) -> None:
+    def test_ancestors(self) -> None:
         """
-        The ancestors of a path do not include the chroot, which is not ours.
+        What leads to a path does not include the chroot, which is not ours.
         """
         tree = Tree.parse("/a/b", "mpush")
         self.assertEqual(
-            tree.parents(tree.service("/cluster/cs")),
+            tree.ancestors(tree.service("/cluster")),
             ["/a/b/mpush", "/a/b/mpush/cluster"],
         )
+        self.assertEqual(Tree.parse("", "mpush").ancestors("/mpush"), ["/mpush"])
 
     def test_empty(self) -> None:
         """
@@ -153,7 +154,7 @@ class TreeTests(SynchronousTestCase):
         tree = Tree.parse("", "")
         self.assertEqual(tree.service(_CS), _CS)
         self.assertEqual(tree.service("/"), "")
-        self.assertEqual(tree.parents("/x"), [])
+        self.assertEqual(tree.ancestors(tree.namespace), [])
 
     def test_impossible(self) -> None:
         """

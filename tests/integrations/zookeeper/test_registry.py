@@ -282,7 +282,7 @@ class NamespaceTests(ZooKeeperTestCase):
         address = self.server.address + self.path()
         registry = self.make(server_address=address, namespace="inner")
         error = await self.assertFailure(registry.start(), Unavailable)
-        self.assertIn("mp.zk.server-address", str(error))
+        self.assertIn(f"the path {self.path()} of mp.zk.server-address", str(error))
         self.assertIsNone(self.observer().exists(self.path()))
 
     @steps
@@ -571,7 +571,7 @@ class RegistrationTests(ZooKeeperTestCase):
         await registry.register(node("a"))
         observer.delete(self.path("cluster/cs/a"))
         await registry.deregister(node("a"))
-        await pause(1.5)
+        await pause(0.5)
         self.assertIsNone(observer.exists(self.path("cluster/cs/a")))
 
     @steps
@@ -611,7 +611,7 @@ class RegistrationTests(ZooKeeperTestCase):
         await registry.register(node("a"))
         before = observer.exists(self.path("cluster/cs/a"))
         await registry.register(node("a"))
-        await pause(1.5)
+        await pause(0.5)
         self.assertEqual(observer.exists(self.path("cluster/cs/a")), before)
 
     @steps
@@ -626,7 +626,7 @@ class RegistrationTests(ZooKeeperTestCase):
             self.path("cluster/cs/a"),
             b'{"attrs":{"weight":9},"host":"10.0.0.1","port":3000}',
         )
-        await pause(1.5)
+        await pause(0.5)
         self.assertEqual(
             await registry.lookup(CS), [node("a", attributes={"weight": 9})]
         )
