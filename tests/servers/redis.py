@@ -78,6 +78,7 @@ class RedisServer:
 
     @ivar port: Where it listens, on the loopback interface; with TLS, by TLS only.
     @ivar address: C{host:port}, as in C{mp.redis.nodes}.
+    @ivar password: What clients have to show, if anything.
     """
 
     program = "redis-server"
@@ -95,7 +96,7 @@ class RedisServer:
         """
         self.port = free_port() if port is None else port
         self.address = f"{LOOPBACK}:{self.port}"
-        self._password = password
+        self.password = password
         self._tls = tls
         self._extra = tuple(extra)
         self._process: subprocess.Popen[bytes] | None = None
@@ -151,10 +152,10 @@ class RedisServer:
                 f"tls-key-file {self._tls.key}",
                 f"tls-auth-clients {'yes' if self._tls.clients else 'no'}",
             ]
-        if self._password:
+        if self.password:
             lines += [
-                f'requirepass "{self._password}"',
-                f'masterauth "{self._password}"',
+                f'requirepass "{self.password}"',
+                f'masterauth "{self.password}"',
             ]
         (directory / "redis.conf").write_text("\n".join(lines) + "\n")
 
@@ -243,8 +244,8 @@ class RedisServer:
 
     def _ask(self, *args: str) -> subprocess.CompletedProcess[str]:
         options = ["-h", LOOPBACK, "-p", str(self.port), "--no-auth-warning", "-e"]
-        if self._password:
-            options += ["-a", self._password]
+        if self.password:
+            options += ["-a", self.password]
         if self._tls is not None:
             options += [
                 *("--tls", "--cacert", str(self._tls.authority)),
@@ -268,7 +269,7 @@ class RedisServer:
         assert self._tls is None, "it speaks TLS only"
         with socket.create_connection((LOOPBACK, self.port), 5) as connection:
             monitor = Monitor(connection, self)
-            monitor.begin(self._password)
+            monitor.begin(self.password)
             yield monitor
 
 
@@ -380,13 +381,29 @@ class RedisCluster:
             server.cli("CLUSTER", "SET-CONFIG-EPOCH", str(index + 1))
             server.cli("CLUSTER", "ADDSLOTSRANGE", str(begin), str(end))
         for server in others:
-            bus = next(
-                line.split()[1]
-                for line in server._extra
-                if line.startswith("cluster-port")
-            )
-            first.cli("CLUSTER", "MEET", LOOPBACK, str(server.port), bus)
+            self._meet(first, server)
         self.wait()
+
+    def join(self, server: RedisServer) -> None:
+        """
+        Make another node a member, without slots, and wait until all know it.
+        """
+        self._meet(self.servers[0], server)
+        everybody = [*self.servers, server]
+
+        def known() -> bool:
+            return all(
+                each.cli("CLUSTER", "NODES").count(" connected") == len(everybody)
+                for each in everybody
+            )
+
+        wait_until(known, f"{server!r} to join")
+
+    def _meet(self, member: RedisServer, server: RedisServer) -> None:
+        bus = next(
+            line.split()[1] for line in server._extra if line.startswith("cluster-port")
+        )
+        member.cli("CLUSTER", "MEET", LOOPBACK, str(server.port), bus)
 
     def wait(self) -> None:
         """

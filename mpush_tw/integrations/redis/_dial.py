@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Coroutine, Iterable
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import CancelledError, Deferred, FailureGroup, race
@@ -42,7 +42,31 @@ CONNECT_TIMEOUT = 2.0
 Seconds to reach a server, the resolution of its name included (cluster 2.1).
 """
 
-PASSWORD_KEY = "mp.redis.password"
+
+class PasswordTexts(NamedTuple):
+    """
+    How to speak of a password that is configured somewhere.
+
+    @ivar missing: What to do when one is wanted and there is none.
+    @ivar wrong: Which one was refused.
+    @ivar needless: That there is one where none is wanted.
+    """
+
+    missing: str
+    wrong: str
+    needless: str
+
+
+COMMON_PASSWORD = PasswordTexts(
+    "set mp.redis.password",
+    "the password of mp.redis.password",
+    "mp.redis.password is set",
+)
+OWN_PASSWORD = PasswordTexts(
+    "write it behind the port in mp.redis.nodes",
+    "the password behind its port in mp.redis.nodes",
+    "one is behind its port in mp.redis.nodes",
+)
 
 _AT_A_TIME = 3
 _LONGEST_TEXT = 120
@@ -78,14 +102,14 @@ class Dialler:
         address: Address,
         password: str,
         what: str = "Redis",
-        password_key: str = PASSWORD_KEY,
+        texts: PasswordTexts = COMMON_PASSWORD,
     ) -> Connection:
         """
         Make a connection on which PING was answered.
 
         @param password: Empty: none is sent.
         @param what: What is expected there, for sentences.
-        @param password_key: Where the password is configured, for sentences.
+        @param texts: Where the password is configured, for sentences.
         @raise Unavailable: If that does not succeed, with a sentence that names the
             address and the reason. It takes L{CONNECT_TIMEOUT} and twice
             L{mpush_tw.integrations.redis._connection.READ_TIMEOUT} at most.
@@ -102,13 +126,13 @@ class Dialler:
             raise Unavailable(f"{where} cannot be reached: {_reason(error)}") from None
         try:
             if password:
-                await _authenticate(connection, password, where, password_key)
+                await _authenticate(connection, password, where, texts)
             await connection.send(("PING",))
         except Lost as error:
             raise Unavailable(f"{where} {_sentence(error)}") from None
         except Refused as error:
             connection.abort("is not wanted")
-            raise Unavailable(_refusal(error, where, password_key)) from None
+            raise Unavailable(_refusal(error, where, texts)) from None
         except BaseException:
             connection.abort("is not wanted")
             raise
@@ -129,7 +153,7 @@ class Dialler:
 
 
 async def _authenticate(
-    connection: Connection, password: str, where: str, password_key: str
+    connection: Connection, password: str, where: str, texts: PasswordTexts
 ) -> None:
     try:
         await connection.send(("AUTH", password))
@@ -139,14 +163,14 @@ async def _authenticate(
         for no_password in ("without any password", "no password is set"):
             if no_password in error.text:
                 raise Unavailable(
-                    f"{where} has no password, but {password_key} is set"
+                    f"{where} has no password, but {texts.needless}"
                 ) from None
-        raise Unavailable(f"{where} refuses the password of {password_key}") from None
+        raise Unavailable(f"{where} refuses {texts.wrong}") from None
 
 
-def _refusal(error: Refused, where: str, password_key: str) -> str:
+def _refusal(error: Refused, where: str, texts: PasswordTexts) -> str:
     if error.code == "NOAUTH":
-        return f"{where} wants a password: set {password_key}"
+        return f"{where} wants a password: {texts.missing}"
     return f"{where} answers PING with {error.text[:_LONGEST_TEXT]}"
 
 

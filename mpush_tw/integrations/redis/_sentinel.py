@@ -19,11 +19,10 @@ from mpush_tw.integrations.redis._connection import (
     Lost,
     Refused,
 )
-from mpush_tw.integrations.redis._dial import Dialler, reach_any
+from mpush_tw.integrations.redis._dial import OWN_PASSWORD, Dialler, reach_any
 from mpush_tw.integrations.redis._pool import Pool, PoolLimits
 
 _SWITCHED = "+switch-master"
-_SENTINEL_PASSWORD = "the password behind the sentinel's port in mp.redis.nodes"
 
 
 class Sentinels:
@@ -98,7 +97,7 @@ class Sentinels:
 
     async def _connect(self, sentinel: Address) -> Connection:
         return await self._dialler.connect(
-            sentinel, self._sentinels[sentinel], "the sentinel", _SENTINEL_PASSWORD
+            sentinel, self._sentinels[sentinel], "the sentinel", OWN_PASSWORD
         )
 
     async def _ask(self, sentinel: Address) -> Address:

@@ -19,6 +19,7 @@ from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
 from mpush_tw.config.settings import RedisSettings
+from mpush_tw.errors import Unavailable
 from mpush_tw.integrations.redis import RedisCache, RedisQueue
 from tests.servers.redis import (
     RedisCluster,
@@ -119,6 +120,17 @@ async def until(true: Callable[[], Any], seconds: float = 15.0) -> None:
             return
         await sleep(0.02)
     raise AssertionError(f"waited {seconds} seconds in vain")
+
+
+async def failing(call: Deferred[Any]) -> Unavailable:
+    """
+    Wait for a call that must fail.
+    """
+    try:
+        result = await call
+    except Unavailable as error:
+        return error
+    raise AssertionError(f"it gave {result!r}")
 
 
 def log_of(case: TestCase) -> list[LogEvent]:

@@ -18,6 +18,7 @@ from mpush_tw.errors import Unavailable
 from mpush_tw.integrations.redis import RedisCache, RedisQueue
 from tests.integrations.contracts import steps
 from tests.integrations.redis.support import (
+    failing,
     log_of,
     single,
     sleep,
@@ -29,17 +30,6 @@ from tests.servers import free_port
 from tests.servers.redis import RedisServer
 
 reactor: Any = global_reactor
-
-
-async def failing(call: Deferred[Any]) -> Unavailable:
-    """
-    Wait for a call that must fail.
-    """
-    try:
-        result = await call
-    except Unavailable as error:
-        return error
-    raise AssertionError(f"it gave {result!r}")
 
 
 class OutageTestCase(TestCase):
