@@ -210,8 +210,8 @@ class Registrations:
         self._tree = tree
         self._retry = retry
         self._clock = clock
+        # Those that are withdrawn stay in it until they are deleted.
         self._own: dict[str, _Own] = {}
-        self._withdrawn: list[_Own] = []
         self._session: int | None = None
         self._pauses: list[Deferred[None]] = []
 
@@ -229,16 +229,18 @@ class Registrations:
                 f"{path} has {len(data)} bytes of attributes, ZooKeeper takes "
                 f"{_LARGEST} at most"
             )
-        own = known = self._own.get(path)
+        own = self._own.get(path)
         if own is None:
             longest = self._retry.max_sleep
             own = _Own(self._client, self._tree, path, longest, self._clock)
             self._own[path] = own
+            own.wanted = False
+        again, own.wanted = own.wanted, True
         own.data = data
         try:
             await self._insist(own)
         except BaseException:
-            if known is None and own.wanted:
+            if not again and own.wanted:
                 self._withdraw(own).addErrback(self._bug)
             raise
 
@@ -246,13 +248,17 @@ class Registrations:
         waits = pauses(self._retry)
         while True:
             try:
-                return await own.settle()
+                await own.settle()
             except Refusal as refusal:
                 raise refusal.explained() from None
             except Unavailable:
                 wait = next(waits, None)
                 if wait is None or not own.wanted:
                     raise
+            else:
+                if own.wanted:
+                    return
+                raise Unavailable(f"{own.path} has been withdrawn")
             await self._pause(wait, own)
 
     async def _pause(self, seconds: float, own: _Own) -> None:
@@ -270,56 +276,54 @@ class Registrations:
 
     def deregister(self, node: ServiceNode) -> Deferred[None]:
         """
-        Withdraw a node: it is forgotten at once, and deleted when the server can be
-        reached. An unknown one is no error.
+        Withdraw a node: it is not wanted from now on, and deleted when the server can
+        be reached. An unknown one is no error.
 
         @return: Fires when it is deleted or cannot be for now; never fails.
         """
-        own = self._own.get(self._tree.node(node))
-        if own is None:
-            return succeed(None)
-        return self._withdraw(own)
+        try:
+            own = self._own.get(self._tree.node(node))
+        except ValueError:
+            own = None
+        return succeed(None) if own is None else self._withdraw(own)
 
     def _withdraw(self, own: _Own) -> Deferred[None]:
         own.wanted = False
         own.rest()
-        self._own.pop(own.path, None)
-        self._withdrawn.append(own)
-        return self._delete(own)
+        return own.settle().addCallbacks(
+            lambda _: self._forget(own), lambda failure: self._not_deleted(own, failure)
+        )
 
-    def _delete(self, own: _Own) -> Deferred[None]:
-        def deleted(_: None) -> None:
-            self._forget(own)
-
-        def failed(failure: Failure) -> None:
-            if failure.check(Refusal):
-                self._log.warn(
-                    "cannot delete {path}: {error}",
-                    path=own.path,
-                    error=failure.getErrorMessage(),
-                )
-                self._forget(own)
-            else:
-                # Next time, if the session is still the same: a new one has no nodes.
-                failure.trap(Unavailable)
-
-        return own.settle().addCallbacks(deleted, failed)
+    def _not_deleted(self, own: _Own, failure: Failure) -> None:
+        # If it could not be reached: next time, when the session is still the same.
+        if failure.check(Unavailable):
+            return
+        failure.trap(Refusal)
+        self._log.warn(
+            "cannot delete {path}: {error}",
+            path=own.path,
+            error=failure.getErrorMessage(),
+        )
+        self._forget(own)
 
     def _forget(self, own: _Own) -> None:
-        if own in self._withdrawn:
-            self._withdrawn.remove(own)
+        # Unless it has been registered again meanwhile.
+        if not own.wanted and self._own.get(own.path) is own:
+            del self._own[own.path]
 
     def connected(self, session: int) -> None:
         """
         There is a connection, for the first time or again: look after all nodes.
         """
-        if session != self._session:
-            self._withdrawn.clear()
-        self._session = session
-        for own in list(self._withdrawn):
-            self._delete(own).addErrback(self._bug)
+        same, self._session = session == self._session, session
         for own in list(self._own.values()):
-            own.restore()
+            if own.wanted:
+                own.restore()
+            elif same:
+                self._withdraw(own).addErrback(self._bug)
+            else:
+                # It has ended with its session.
+                self._forget(own)
 
     def clear(self) -> None:
         """
@@ -329,7 +333,6 @@ class Registrations:
             own.wanted = False
             own.rest()
         self._own.clear()
-        self._withdrawn.clear()
         for pause in list(self._pauses):
             pause.cancel()
 

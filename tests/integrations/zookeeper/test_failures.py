@@ -4,12 +4,14 @@ Tests for L{mpush_tw.integrations.zookeeper.registry} when the server is not wel
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 from kazoo.client import KazooClient
 from kazoo.security import make_digest_acl
 
 from twisted.internet import reactor
+from twisted.internet.defer import CancelledError
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.threads import deferToThread
 from twisted.protocols.portforward import ProxyFactory, ProxyServer
@@ -268,6 +270,47 @@ class StartTests(FailureTestCase):
         ]
         self.assertEqual(bounds, [10.0, 20.0])
 
+    @steps
+    async def test_another_server(self) -> None:
+        """
+        Of several servers one that can be reached will do.
+        """
+        dead = free_port()
+        registry = await self.started(
+            server_address=f"127.0.0.1:{dead},{self.server.address},localhost:{dead}",
+            connection_timeout=10.0,
+        )
+        await registry.register(node("a"))
+        self.assertEqual(await registry.lookup(CS), [node("a")])
+
+    @steps
+    async def test_stop_during_connection(self) -> None:
+        """
+        A stop does not wait for a connection that is neither made nor refused.
+        """
+        with socket.socket() as full:
+            full.bind(("127.0.0.1", 0))
+            full.listen(0)
+            address = full.getsockname()
+            # The first fills the queue of those who wait to be accepted; what follows
+            # is not answered.
+            waiting = [socket.socket() for _ in range(4)]
+            for each in waiting:
+                each.setblocking(False)
+                each.connect_ex(address)
+            registry = self.make(
+                server_address=f"127.0.0.1:{address[1]}", connection_timeout=30.0
+            )
+            start = registry.start()
+            await pause(0.5)
+            began = seconds()
+            await registry.stop()
+            await self.assertFailure(start, Unavailable)
+            self.assertLess(seconds() - began, 3.0)
+            self.no_threads_left()
+            for each in waiting:
+                each.close()
+
 
 class SilentStartTests(FailureTestCase):
     """
@@ -451,6 +494,71 @@ class InterruptionTests(FailureTestCase):
         await until(lambda: observer.get_children(children) == ["b"])
         await pause(0.5)
         self.assertEqual(observer.get_children(children), ["b"])
+
+    @steps
+    async def test_withdrawn_and_registered_meanwhile(self) -> None:
+        """
+        A node that is withdrawn and registered again while there is no connection stays
+        what it was, if the session does.
+        """
+        network = self.network()
+        observer = self.observer()
+        registry = await self.started(
+            server_address=network.address,
+            session_timeout=6.0,
+            retry=ZkRetrySettings(base_sleep_time=0.2, max_retries=20, max_sleep=0.2),
+        )
+        await registry.register(node("a"))
+        before = observer.exists(self.path("cluster/cs/a"))
+        await network.down()
+        await self.interrupted(registry)
+        await registry.deregister(node("a"))
+        registering = registry.register(node("a"))
+        await pause(0.3)
+        network.up()
+        await registering
+        await pause(0.5)
+        self.assertEqual(observer.exists(self.path("cluster/cs/a")), before)
+
+    @steps
+    async def test_withdrawn_during_registration(self) -> None:
+        """
+        A node that is withdrawn while it is being registered is not there, and the
+        registration fails.
+        """
+        network = self.network()
+        observer = self.observer()
+        registry = await self.started(
+            server_address=network.address,
+            retry=ZkRetrySettings(base_sleep_time=0.2, max_retries=20, max_sleep=0.2),
+        )
+        await network.down()
+        await self.interrupted(registry)
+        registering = registry.register(node("a"))
+        await registry.deregister(node("a"))
+        network.up()
+        await self.assertFailure(registering, Unavailable)
+        await self.connected(registry)
+        await pause(0.5)
+        self.assertIsNone(observer.exists(self.path("cluster/cs/a")))
+
+    @steps
+    async def test_registration_given_up(self) -> None:
+        """
+        So is one whose caller gives it up.
+        """
+        network = self.network()
+        observer = self.observer()
+        registry = await self.started(server_address=network.address)
+        await network.down()
+        await self.interrupted(registry)
+        registering = registry.register(node("a"))
+        registering.cancel()
+        await self.assertFailure(registering, CancelledError)
+        network.up()
+        await self.connected(registry)
+        await pause(0.5)
+        self.assertIsNone(observer.exists(self.path("cluster/cs/a")))
 
     @steps
     async def test_registered_meanwhile(self) -> None:

@@ -662,11 +662,13 @@ class RegistrationTests(ZooKeeperTestCase):
     @steps
     async def test_no_id(self) -> None:
         """
-        A node without an id, or with one that is a path, is refused.
+        A node without an id, or with one that is a path, is refused; withdrawing it
+        is no error.
         """
         registry = await self.started()
         for node_id in ("", "a/b"):
             await self.assertFailure(registry.register(node(node_id)), ValueError)
+            await registry.deregister(node(node_id))
 
 
 class SettingsTests(SynchronousTestCase):
