@@ -55,7 +55,7 @@ def shared_sentinels() -> SentinelSet:
     """
     Give the sentinels that tests use which leave their master alone.
     """
-    return sentinel_set(password="master's", sentinel_password="sentinel's")
+    return sentinel_set(password="of-master", sentinel_password="of-sentinel")
 
 
 _PASS_TIME = """
@@ -98,8 +98,8 @@ def sentinel(servers: SentinelSet, **changes: Any) -> RedisSettings:
     settings = RedisSettings(
         cluster_model="sentinel",
         sentinel_master=servers.name,
-        nodes=tuple(f"{address}:sentinel's" for address in servers.addresses),
-        password="master's",
+        nodes=tuple(f"{address}:of-sentinel" for address in servers.addresses),
+        password="of-master",
     )
     return attrs.evolve(settings, **changes)
 

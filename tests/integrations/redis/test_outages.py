@@ -116,7 +116,7 @@ class RestartTests(OutageTestCase):
         It is restored after each of several outages.
         """
         cache = await self.started()
-        for outages in (1, 2, 3):
+        for outages in (1, 2):
             # One that was short-lived has to wait for the next attempt.
             await sleep(1.05)
             self.outages = outages

@@ -39,7 +39,7 @@ class FailoverTests(TestCase):
     @steps
     async def setUp(self) -> None:  # type: ignore[override]
         self.servers: SentinelSet = sentinel_set(
-            password="master's", sentinel_password="sentinel's"
+            password="of-master", sentinel_password="of-sentinel"
         )
         self.addCleanup(self.servers.stop)
         settings = sentinel(self.servers)
@@ -125,7 +125,7 @@ class FailoverTests(TestCase):
                 str(new.port),
                 "2",
             )
-            watcher.cli("SENTINEL", "SET", self.servers.name, "auth-pass", "master's")
+            watcher.cli("SENTINEL", "SET", self.servers.name, "auth-pass", "of-master")
         calls: list[Deferred[Any]] = [
             self.cache.hincrby("h", "n", 1),
             self.cache.hswap("h", "f", "v"),
@@ -239,11 +239,11 @@ class SentinelsTests(TestCase):
         """
         Without its sentinels a master goes on serving.
         """
-        servers = sentinel_set(password="master's", sentinel_password="sentinel's")
-        self.addCleanup(servers.stop)
+        servers = shared_sentinels()
         cache = await started_cache(self, sentinel(servers))
         for watcher in servers.sentinels:
             watcher.kill()
+            self.addCleanup(watcher.start)
         await sleep(0.3)
         await cache.set("k", "v")
         self.assertEqual(await cache.get("k"), "v")
