@@ -4,12 +4,14 @@ What single values cannot show: keys that do not go together.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator
 from typing import Final
 
 import attrs
 
 from mpush_tw.config.settings import Settings
+from mpush_tw.extensions import POINTS, canonical_name
 from mpush_tw.protocol.crypto import KeyTextError, RsaPrivateKey, RsaPublicKey
 
 __all__ = ["conflicts"]
@@ -34,6 +36,7 @@ def conflicts(settings: Settings) -> Iterator[Conflict]:
     yield from _water_marks(settings)
     yield from _redis(settings)
     yield from _mode(settings)
+    yield from _extensions(settings)
     yield from key_conflicts(settings)
     yield from _ports(settings)
 
@@ -99,6 +102,43 @@ def _mode(settings: Settings) -> Iterator[Conflict]:
         )
 
 
+def _extensions(settings: Settings) -> Iterator[Conflict]:
+    """
+    A misspelt extension point is no mere notice: what was to check who may be bound
+    would not be asked, and nobody would know.
+    """
+    written: dict[str, str] = {}
+    for name, wanted in settings.spi.items():
+        path = ("mp", "spi", name)
+        point = canonical_name(name)
+        if point is None:
+            names = [one.name for one in POINTS]
+            nearest = difflib.get_close_matches(name, names, 1)
+            expected = (
+                f"did you mean {nearest[0]}? There are" if nearest else "expected"
+            )
+            yield (
+                (path,),
+                f"nothing is called {name} that a plug-in could be, {expected} "
+                + ", ".join(names),
+            )
+        elif written.setdefault(point, name) != name:
+            other = ("mp", "spi", written[point])
+            yield (
+                (path, other),
+                f"found {wanted}, expected one choice: {'.'.join(other)} means the "
+                "same",
+            )
+    if settings.cluster and not settings.redis.nodes and not settings.spi.get(_QUEUE):
+        yield (
+            (("mp", "spi", _QUEUE),),
+            "found nothing, expected a plug-in's name, because mp.redis.nodes is "
+            "empty: nodes of a cluster must hear of each other",
+        )
+
+
+_QUEUE: Final = "mq-client"
+
 _PRIVATE_KEY: Final = ("mp", "security", "private-key")
 _PUBLIC_KEY: Final = ("mp", "security", "public-key")
 _CONSENT: Final = "mp.security.allow-sample-key=true"
@@ -142,6 +182,9 @@ def key_conflicts(settings: Settings) -> Iterator[Conflict]:
 
 
 def _missing_key(settings: Settings) -> Iterator[Conflict]:
+    if settings.spi.get("rsa-cipher", "rsa") != "rsa":
+        # The plug-in has the key, wherever it keeps it.
+        return
     if settings.cluster:
         yield (
             (_PRIVATE_KEY,),

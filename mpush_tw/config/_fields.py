@@ -159,8 +159,10 @@ def port(default: int, negative_is_off: bool = False, name: str = "") -> int:
     """
 
     def read(written: str) -> int:
-        number = units.integer(written, most=65535) if negative_is_off else (
-            units.integer(written, 0, 65535)
+        number = (
+            units.integer(written, most=65535)
+            if negative_is_off
+            else (units.integer(written, 0, 65535))
         )
         return max(number, 0)
 
@@ -257,12 +259,14 @@ def mapping(
     check: Callable[[str, object], object] = lambda key, value: value,
     wanted: str = "an object",
     name: str = "",
+    secret: bool = False,
 ) -> dict[str, Any]:
     """
     Declare an object whose keys are the operator's own.
 
     @param check: Gives the value to keep for a key, or raises C{ValueError} with what
         was expected.
+    @param secret: Keep the value out of C{repr}.
     """
 
     def read(value: object) -> dict[str, object]:
@@ -271,7 +275,7 @@ def mapping(
         return {key: check(key, item) for key, item in value.items()}
 
     key = Key(dict(default or {}), read, open=True)
-    return cast("dict[str, Any]", _field(key, name))
+    return cast("dict[str, Any]", _field(key, name, secret=secret))
 
 
 def providers(name: str = "") -> dict[str, str]:
@@ -307,9 +311,7 @@ def section(
         if derived is None
         else attrs.Factory(derived, takes_self=True)
     )
-    return cast(
-        _T, attrs.field(default=default, metadata={_SECTION: cls, _NAME: name})
-    )
+    return cast(_T, attrs.field(default=default, metadata={_SECTION: cls, _NAME: name}))
 
 
 def key_of(attribute: attrs.Attribute[Any]) -> Key | None:

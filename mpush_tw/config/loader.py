@@ -66,6 +66,7 @@ class LoadedSettings:
     @ivar source: The name of the configuration file, or C{"defaults"}.
     @ivar changed: The part of C{tree} that differs from the defaults, without unknown
         keys; holds secrets as well.
+    @ivar whole: C{tree} as C{mp}, and what stands beside it; likewise.
     """
 
     settings: Settings
@@ -73,6 +74,7 @@ class LoadedSettings:
     tree: dict[str, Any] = attrs.field(repr=False)
     source: str
     changed: dict[str, Any] = attrs.field(factory=dict, repr=False)
+    whole: dict[str, Any] = attrs.field(factory=dict, repr=False)
 
 
 def load_settings(
@@ -113,7 +115,7 @@ def load_settings(
     baseline = Baseline(tree, lookup)
     notices = collect(whole, baseline, layers, renamed)
     return LoadedSettings(
-        settings, notices, tree, file or "defaults", baseline.changed()
+        settings, notices, tree, file or "defaults", baseline.changed(), whole
     )
 
 

@@ -336,7 +336,7 @@ class NetSettings:
     ws_server_port: int = key.port(0, negative_is_off=True)
     ws_path: str = key.text("/", check=key.absolute_path)
     public_host_mapping: dict[str, str] = key.mapping(
-        check=key.mapped_host, wanted="an object such as { \"10.0.0.1\": \"1.2.3.4\" }"
+        check=key.mapped_host, wanted='an object such as { "10.0.0.1": "1.2.3.4" }'
     )
     alloc_server_port: int = key.port(9999)
     alloc_server_protocol: str = key.choice("http", "http", "https")
@@ -757,8 +757,11 @@ class Settings:
     @ivar thread: C{thread}.
     @ivar push: C{push}.
     @ivar monitor: C{monitor}.
-    @ivar spi: C{spi}. Which plug-in serves as what: a name and the plug-in's name.
-        Class names of the original (C{com.mpush.…}) never get here.
+    @ivar spi: C{spi}. Which plug-in serves as what: a name of
+        L{POINTS<mpush_tw.extensions.POINTS>}, or another for it, and the plug-in's
+        name. Class names of the original (C{com.mpush.…}) never get here.
+    @ivar spi_settings: C{spi-settings}. What plug-ins need to know, values as written;
+        each reads what stands below its own name.
     @ivar limits: C{limits}.
     """
 
@@ -785,6 +788,10 @@ class Settings:
         derived=lambda settings: MonitorSettings(dump_dir=f"{settings.home}/tmp"),
     )
     spi: dict[str, str] = key.providers()
+    spi_settings: dict[str, Any] = key.mapping(
+        wanted='an object such as { my-plug-in: { url: "http://127.0.0.1" } }',
+        secret=True,
+    )
     limits: LimitsSettings = key.section(LimitsSettings)
 
     def __attrs_post_init__(self) -> None:

@@ -127,9 +127,7 @@ class LayerTests(LoaderTestCase):
         self.assertEqual(loaded.settings.net.admin_server_password, "x:y")
         os.environ["MP_TEST_PASSWORD"] = "other"
         self.addCleanup(os.environ.pop, "MP_TEST_PASSWORD")
-        self.assertEqual(
-            self.load_file(text).settings.net.admin_server_password, ""
-        )
+        self.assertEqual(self.load_file(text).settings.net.admin_server_password, "")
 
     def test_pseudo_properties(self) -> None:
         """References may name the Java properties that describe the system."""
@@ -159,6 +157,12 @@ class LayerTests(LoaderTestCase):
         loaded = self.load_file("base=/srv\nmp.home=${base}/mp")
         self.assertEqual(loaded.settings.home, "/srv/mp")
         self.assertEqual(loaded.notices, [])
+
+    def test_whole(self) -> None:
+        """What stands beside mp is kept too: it may be a plug-in's."""
+        whole = self.load_file("mp.core.min-heartbeat=4m\nshop.url=u").whole
+        self.assertEqual(whole["shop"], {"url": "u"})
+        self.assertEqual(whole["mp"]["core"]["min-heartbeat"], "4m")
 
     def test_tree(self) -> None:
         """The tree holds every key, as written."""
@@ -365,9 +369,7 @@ class RefusedTests(LoaderTestCase):
         self.refuse('mp.net.gateway-allowed-peers=["10.0.0.1/8"]')
         self.refuse('mp.net.gateway-allowed-peers=["example.com"]')
         peers = self.load('mp.net.gateway-allowed-peers=["10.0.0.1", "::/0"]')
-        self.assertEqual(
-            peers.settings.net.gateway_allowed_peers, ("10.0.0.1", "::/0")
-        )
+        self.assertEqual(peers.settings.net.gateway_allowed_peers, ("10.0.0.1", "::/0"))
 
     def test_choices(self) -> None:
         """Keys with a few words refuse all others."""
@@ -427,7 +429,7 @@ class RefusedTests(LoaderTestCase):
     def test_backends(self) -> None:
         """Backends are lists of addresses with or without ports."""
         self.refuse("mp.http.dns-mapping={a: b}")
-        self.refuse("mp.http.dns-mapping={a: [\"b:x\"]}")
+        self.refuse('mp.http.dns-mapping={a: ["b:x"]}')
         loaded = self.load('mp.http.dns-mapping={"a.b": ["10.0.0.1:8080", c]}')
         self.assertEqual(
             loaded.settings.http.dns_mapping, {"a.b": ("10.0.0.1:8080", "c")}
@@ -531,9 +533,7 @@ class KeyTests(LoaderTestCase):
     def test_sample_key(self) -> None:
         """The published pair needs consent, and the refusal says what to type."""
         overrides = ('mp.redis.nodes=["h:1"]',)
-        error = self.assertRaises(
-            SettingsError, load_settings, ORIGINAL, overrides, {}
-        )
+        error = self.assertRaises(SettingsError, load_settings, ORIGINAL, overrides, {})
         self.assertEqual([p.key for p in error.problems], ["mp.security.private-key"])
         self.assertIn("mp.security.allow-sample-key=true", error.problem)
         load_settings(ORIGINAL, (*overrides, CLUSTER[2]), {})

@@ -21,6 +21,7 @@ from mpush_tw.config.settings import (
     ZkRetrySettings,
     ZkSettings,
 )
+from mpush_tw.errors import ConfigError
 
 
 def sections(cls: type[Any]) -> Iterator[type[Any]]:
@@ -67,7 +68,7 @@ class DeclarationTests(SynchronousTestCase):
         loaded = load_settings(
             None,
             [
-                "mp.redis.nodes=[\"h:1:hunter2\"]",
+                'mp.redis.nodes=["h:1:hunter2"]',
                 "mp.redis.password=hunter2",
                 "mp.zk.server-address=h",
                 "mp.zk.digest=hunter2",
@@ -129,20 +130,75 @@ class ModeTests(SynchronousTestCase):
     def test_redis_and_zookeeper_make_a_cluster(self) -> None:
         """With both addresses a node is in a cluster."""
         self.assertTrue(
-            self.cluster("mp.redis.nodes=[\"h:1\"]", "mp.zk.server-address=h:2")
+            self.cluster('mp.redis.nodes=["h:1"]', "mp.zk.server-address=h:2")
         )
 
     def test_provider_for_zookeeper(self) -> None:
         """A plug-in may take ZooKeeper's place."""
-        self.assertTrue(self.cluster("mp.redis.nodes=[\"h:1\"]", "mp.spi.registry=x"))
+        self.assertTrue(self.cluster('mp.redis.nodes=["h:1"]', "mp.spi.registry=x"))
 
     def test_provider_for_redis(self) -> None:
         """A plug-in may take Redis's place."""
-        self.assertTrue(self.cluster("mp.zk.server-address=h:2", "mp.spi.cache=x"))
+        self.assertTrue(
+            self.cluster(
+                "mp.zk.server-address=h:2", "mp.spi.cache=x", "mp.spi.mq-client=x"
+            )
+        )
 
     def test_providers_alone_are_standalone(self) -> None:
         """Plug-ins without any address do not make a cluster."""
         self.assertFalse(self.cluster("mp.spi.registry=x", "mp.spi.cache=x"))
+
+
+class PlugInTests(SynchronousTestCase):
+    """
+    What C{mp.spi} may say.
+    """
+
+    def problem(self, *overrides: str) -> ConfigError:
+        overrides = ("mp.security.allow-sample-key=true", *overrides)
+        error = self.assertRaises(ConfigError, load_settings, None, overrides, {})
+        assert isinstance(error, ConfigError)
+        return error
+
+    def test_misspelt(self) -> None:
+        """A misspelt extension point stops the start: a validator would be missing."""
+        error = self.problem("mp.spi.bind-validater=mine")
+        self.assertEqual(error.key, "mp.spi.bind-validater")
+        self.assertIn("did you mean bind-validator?", error.problem)
+
+    def test_unknown(self) -> None:
+        """One that is like none is answered with all that there are."""
+        error = self.problem("mp.spi.zzz=mine")
+        self.assertIn("server-event-listener, bind-validator", error.problem)
+
+    def test_twice(self) -> None:
+        """A point may be named by one of its names, not by two."""
+        error = self.problem("mp.spi.cache=a", "mp.spi.cache-manager=b")
+        self.assertIn("mp.spi.cache means the same", error.problem)
+
+    def test_queue(self) -> None:
+        """A cluster whose store is a plug-in needs a queue that is one."""
+        error = self.problem("mp.zk.server-address=h:2", "mp.spi.cache=x")
+        self.assertEqual(error.key, "mp.spi.mq-client")
+
+    def test_key(self) -> None:
+        """A cluster whose handshakes a plug-in opens needs no key of its own."""
+        cluster = ('mp.redis.nodes=["h:1"]', "mp.zk.server-address=h:2")
+        load_settings(None, [*cluster, "mp.spi.rsa-cipher=hsm"], {})
+        for overrides in (cluster, (*cluster, "mp.spi.rsa-cipher=rsa")):
+            self.assertRaises(ConfigError, load_settings, None, overrides, {})
+
+    def test_settings_of_plug_ins(self) -> None:
+        """What plug-ins need to know is kept as written, and nobody wonders at it."""
+        loaded = load_settings(None, ["mp.spi-settings.jwt.url=http"], {})
+        self.assertEqual(loaded.settings.spi_settings, {"jwt": {"url": "http"}})
+        self.assertEqual(loaded.notices, [])
+
+    def test_settings_are_secret(self) -> None:
+        """They are not shown where the settings are."""
+        loaded = load_settings(None, ["mp.spi-settings.jwt.key=hunter2"], {})
+        self.assertNotIn("hunter2", repr(loaded))
 
 
 class EndpointTests(SynchronousTestCase):
@@ -176,9 +232,7 @@ class EndpointTests(SynchronousTestCase):
     def test_password_for_the_master(self) -> None:
         """The password key is not for sentinels, which have their own or none."""
         settings = RedisSettings(nodes=("h:1:own", "h:2"), password="master")
-        self.assertEqual(
-            [node.password for node in settings.sentinels()], ["own", ""]
-        )
+        self.assertEqual([node.password for node in settings.sentinels()], ["own", ""])
 
     def test_numbered_nodes(self) -> None:
         """Nodes may be given by number, in any order."""
