@@ -76,6 +76,12 @@ NOT_YET, RUNNING, TRUE, FALSE, FAILED, OVER_LIMIT = range(6)
 
 VARIABLES = "userId,tags,clientVersion,osName,osVersion"
 
+_cpu_time = time.thread_time
+"""
+This process has one thread. With a timer over CPU time Linux counts the time of the
+process in clock ticks, that of a thread still exactly.
+"""
+
 _GRACE = 0.008
 """
 Seconds of CPU between the engine's limit and the kernel's, which counts in clock ticks
@@ -304,7 +310,7 @@ class Script:
         error_at, error = NO_ERROR, ""
         block, call, allow = self._block, self.call, self.allow
         call_seconds = self._call_seconds
-        clock, cpu_time = time.monotonic, time.process_time
+        clock, cpu_time = time.monotonic, _cpu_time
         ends = cpu_time() + min(budget, BATCH_SECONDS)
         checked = clock()
         allow(call_seconds)
@@ -344,12 +350,9 @@ class Script:
     def _call_without_surrogates(
         self, row: tuple[str | None, ...]
     ) -> tuple[object, str]:
+        # Codecs other than UTF-8 are modules, and no file can be opened any more.
         readable = [
-            None
-            if text is None
-            else text.encode("utf-16-le", "surrogatepass").decode(
-                "utf-16-le", "replace"
-            )
+            text and "".join("\ufffd" if "\ud800" <= c <= "\udfff" else c for c in text)
             for text in row
         ]
         try:
@@ -432,7 +435,7 @@ def main(directory: str, memory: int) -> None:
             scripts.pop(frame[0], None)
             continue
         number, program, *batch = frame
-        began = time.process_time()
+        began = _cpu_time()
         if program is not None:
             block[PHASE] = COMPILING
             scripts[number] = Script(program, block)
@@ -442,7 +445,7 @@ def main(directory: str, memory: int) -> None:
         script.tidy()
         signal.setitimer(signal.ITIMER_PROF, 0)
         text = error.encode("utf-8", "replace")[:LONGEST_TEXT]
-        took = time.process_time() - began
+        took = _cpu_time() - began
         report = REPORT.pack(count, took, error_at, len(text))
         _write(report + block[1 : count + 1] + text)
 
