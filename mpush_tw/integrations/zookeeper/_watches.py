@@ -121,11 +121,14 @@ class _Service:
         self._clock = clock
         # None: it is there and cannot be read; it is not tried again until it changes.
         self._known: dict[str, ServiceNode | None] = {}
+        # What is to be read again of it; all of it after an interruption.
         self._stale: set[str] = set()
+        self._all_stale = False
         self._wanted = False
         self._running = False
         self._again: IDelayedCall | None = None
         self._backoff = Backoff(_AGAIN_S, _LONGEST_AGAIN_S)
+        self._complained = False
         self._data_watches: dict[str, Any] = {}
 
     def add(self, listener: IServiceListener) -> None:
@@ -148,7 +151,9 @@ class _Service:
         """
         Read everything again: there is a new connection.
         """
-        self._stale.update(self._known)
+        # Not what is known now: a reading that is under way may still add to it, with
+        # watches of the connection that was lost.
+        self._all_stale = True
         self.refresh()
 
     def refresh(self) -> None:
@@ -180,14 +185,17 @@ class _Service:
             while self._wanted and self._alive():
                 self._wanted = False
                 stale, self._stale = self._stale, set()
+                all_stale, self._all_stale = self._all_stale, False
                 try:
-                    found = await self._found(stale)
+                    found = await self._found(None if all_stale else stale)
                 except (Unavailable, Refusal) as error:
                     self._stale |= stale
+                    self._all_stale |= all_stale
                     self._wanted = True
                     self._try_later(error)
                     return
                 self._backoff.reset()
+                self._complained = False
                 self._compare(found)
         finally:
             self._running = False
@@ -196,14 +204,19 @@ class _Service:
         # Without a connection there will be one again, and read_all with it.
         if not self._alive():
             return
-        self._log.warn(
-            "cannot watch {path}, trying again: {error}",
-            path=self._path,
-            error=str(error),
-        )
+        if not self._complained:
+            self._complained = True
+            self._log.warn(
+                "cannot watch {path}, trying on: {error}",
+                path=self._path,
+                error=str(error),
+            )
         self._again = self._clock.callLater(self._backoff.pause(), self.refresh)
 
-    async def _found(self, stale: set[str]) -> dict[str, ServiceNode | None]:
+    async def _found(self, stale: set[str] | None) -> dict[str, ServiceNode | None]:
+        """
+        @param stale: Whose data to read again; L{None} for all.
+        """
         try:
             names = await self._client.children(self._path, self.refresh)
         except NoNode:
@@ -211,7 +224,11 @@ class _Service:
                 # It has come in between; the watch for that will not fire any more.
                 self._wanted = True
             return {}
-        unread = [name for name in names if name in stale or name not in self._known]
+        unread = [
+            name
+            for name in names
+            if stale is None or name in stale or name not in self._known
+        ]
         read = await gatherResults(
             [Deferred.fromCoroutine(self._one(name)) for name in unread],
             consumeErrors=True,
@@ -353,7 +370,7 @@ class Watches:
         """
         There is a connection, for the first time or again: read everything.
         """
-        for watched in self._services.values():
+        for watched in list(self._services.values()):
             watched.read_all()
 
     def rest(self) -> None:

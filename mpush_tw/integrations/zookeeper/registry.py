@@ -163,8 +163,9 @@ class ZooKeeperRegistry:
 
     def _disconnected(self) -> None:
         self._log.warn(
-            "ZooKeeper at {at} is lost; what was known of other nodes is kept",
+            "ZooKeeper at {at} is lost ({why}); what was known of other nodes is kept",
             at=self._address,
+            why=self._client.complaint or "no reason known",
         )
 
     # -------------------------------------------------------------- registry

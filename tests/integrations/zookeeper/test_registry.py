@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mpush_tw.config.settings import ZkSettings
 from mpush_tw.errors import ConfigError, Unavailable
-from mpush_tw.integrations.zookeeper import ZooKeeperRegistry
+from mpush_tw.integrations.zookeeper import ZooKeeperRegistry, _watches
 from mpush_tw.integrations.zookeeper._kazoo import Digest
 from mpush_tw.interfaces import (
     IServiceDiscovery,
@@ -411,8 +411,10 @@ class DiscoveryTests(ZooKeeperTestCase):
     async def test_foreign_path(self) -> None:
         """
         A service path that belongs to another identity is said to be so by look-ups.
-        Who listens to it hears nothing, until it can be read.
+        Who listens to it hears nothing, until it can be read; that is said once.
         """
+        self.watch_log()
+        self.patch(_watches, "_AGAIN_S", 0.1)
         observer = self.observer()
         observer.create(self.path())
         observer.create(self.path("cluster"))
@@ -422,12 +424,14 @@ class DiscoveryTests(ZooKeeperTestCase):
         registry.subscribe(CS, listener)
         error = await self.assertFailure(registry.lookup(CS), Unavailable)
         self.assertIn("mp.zk.digest", str(error))
+        await pause(0.5)
         stranger = self.observer("stranger:password")
         stranger.create(
             self.path("cluster/cs/a"), b'{"host":"10.0.0.1","port":3000}', [_ANYONE]
         )
         stranger.set_acls(self.path("cluster/cs"), [_ANYONE])
         await until(lambda: listener.nodes == {"a": node("a")})
+        self.assertEqual(len(self.events("cannot watch " + self.path("cluster/cs"))), 1)
 
     @steps
     async def test_path_comes_and_goes(self) -> None:
