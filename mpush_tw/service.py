@@ -45,7 +45,7 @@ from mpush_tw.core.log import NodeLog
 from mpush_tw.core.metrics import NodeMetrics
 from mpush_tw.core.push.broadcast_centre import BroadcastCentre, BroadcastLimits
 from mpush_tw.core.push.centre import PushCentre
-from mpush_tw.core.push.conditions import condition_for
+from mpush_tw.core.push.conditions import ScriptHost, condition_for
 from mpush_tw.core.push.message_ids import MessageIds
 from mpush_tw.core.push.traces import Traces
 from mpush_tw.core.registry import Admission, Connections
@@ -186,11 +186,12 @@ class Node(MultiService):
         ids = MessageIds()
         self.traces = Traces(self.reactor, push.trace.keep, push.trace.max)
         limits = push.flow_control.broadcast
+        self.scripts = ScriptHost()
         self.broadcasts = BroadcastCentre(
             self.local_routes,
             self.cache,
             BroadcastLimits(limits.limit, limits.max, limits.duration),
-            partial(condition_for, tags_match=push.tags_match),
+            partial(condition_for, tags_match=push.tags_match, scripts=self.scripts),
             ids,
             self.traces,
             self.settings.core.compress_threshold,
@@ -541,6 +542,7 @@ class Node(MultiService):
         for sender in list(self.gateway_door.connections):
             sender.close()
         self.wheel.stop()
+        self.scripts.close()
         await self._settle_routes()
         await self._close_ports()
         await super().stopService()  # type: ignore[no-untyped-call]

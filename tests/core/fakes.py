@@ -18,6 +18,7 @@ from mpush_tw.core.events import Events
 from mpush_tw.core.flow import GlobalFlow
 from mpush_tw.core.log import NodeLog
 from mpush_tw.core.metrics import NodeMetrics
+from mpush_tw.core.push._condition import DirectCondition
 from mpush_tw.core.push.broadcast_centre import BroadcastCentre, BroadcastLimits
 from mpush_tw.core.push.centre import PushCentre
 from mpush_tw.core.push.message_ids import MessageIds
@@ -259,20 +260,19 @@ class UnsteadyCache(MemoryCache):
         return self._through("zrem", key, super().zrem(key, member))
 
 
-class FakeCondition:
+class FakeCondition(DirectCondition):
     """
     A condition that a function decides.
 
     @ivar closed: How often it was closed.
     """
 
-    first_error: str | None = None
-
     def __init__(self, decide: Callable[[Connection], bool] = lambda _: True) -> None:
+        super().__init__()
         self.decide = decide
         self.closed = 0
 
-    def matches(self, connection: Connection) -> bool:
+    def _decide(self, connection: Connection) -> bool:
         return self.decide(connection)
 
     def close(self) -> None:

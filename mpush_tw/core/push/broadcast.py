@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from enum import Enum
-from typing import Protocol
+from typing import NamedTuple
 
 import attrs
 
@@ -33,10 +33,13 @@ from mpush_tw.core.connection import Connection
 from mpush_tw.core.flow import OverMaximum, WindowFlow
 from mpush_tw.core.log import NodeLog
 from mpush_tw.core.metrics import NodeMetrics
+from mpush_tw.core.push.conditions import Condition
 from mpush_tw.core.push.request import PushRequest
 from mpush_tw.core.push.tasks import TaskControl
 from mpush_tw.errors import Unavailable
 from mpush_tw.protocol.prepared import PreparedPush
+
+_NO_LIMIT = 1 << 62
 
 SLICE_SECONDS = 0.002
 """
@@ -54,16 +57,28 @@ Pauses before connections are tried again whose buffers were full.
 """
 
 
-class Condition(Protocol):
+_BATCH = 256
+"""
+Connections that a condition is asked about at a time.
+"""
+
+_SCRIPT_SECONDS = 0.001
+"""
+After which it is worth looking again whether a script has decided.
+"""
+
+
+class Pause(NamedTuple):
     """
-    Who is meant, see L{mpush_tw.core.push.conditions}.
+    How a broadcast goes on.
+
+    @ivar seconds: How long it has to wait.
+    @ivar window: Whether that is because a window is full: the moment to ask what the
+        controller of its task wants.
     """
 
-    first_error: str | None
-
-    def matches(self, connection: Connection) -> bool: ...
-
-    def close(self) -> None: ...
+    seconds: float
+    window: bool = False
 
 
 @attrs.define
@@ -128,6 +143,8 @@ class Broadcast:
         self.state = State.READY
         self._connections = connections
         self._position = 0
+        self._asked: list[Connection] = []
+        self._decided: deque[Connection] = deque()
         self._busy: list[Connection] = []
         self._busy_round = 0
         self._message = message
@@ -151,25 +168,101 @@ class Broadcast:
             told["error"] = self.condition.first_error
         return told
 
-    def work(self, until: float) -> float | None:
+    def work(self, until: float) -> Pause | None:
         """
-        Go on until a point in time, a full window or the end.
+        Go on until a point in time, a full window, a question that is not answered yet,
+        or the end.
 
-        @return: Seconds to wait before going on; C{None} to go on at once or when the
-            state says that it has ended.
+        @return: C{None} to go on at once, or when the state says that it has ended.
         """
         try:
-            room = len(self._connections) if self.dry_run else self.flow.room()
+            room = _NO_LIMIT if self.dry_run else self.flow.room()
         except OverMaximum:
             self.end("over-maximum")
             return None
         if room == 0:
-            return self.flow.delay()
-        sent = self._walk(room, until)
-        if not self.dry_run:
-            self.flow.spend(sent)
+            return Pause(self.flow.delay(), window=True)
+        while self._decided or self._decide(until):
+            sent = self._send(room, until)
+            room -= sent
+            if self._clock.seconds() >= until:
+                return None
+            if room == 0:
+                return Pause(self.flow.delay(), window=True)
+        if self._asked:
+            return Pause(_SCRIPT_SECONDS)
         if self._position < len(self._connections):
             return None
+        return self._try_busy_again()
+
+    def _decide(self, until: float) -> bool:
+        """
+        Have it decided about more connections.
+
+        @return: Whether there are some to send to now.
+        """
+        while not self._decided and self._clock.seconds() < until:
+            if not self._asked:
+                self._asked = self._take_batch()
+                if not self._asked:
+                    return False
+                self.condition.ask(self._asked)
+            answers = self.condition.answers()
+            if answers is None:
+                return False
+            asked, self._asked = self._asked, []
+            matching = [one for one, yes in zip(asked, answers, strict=True) if yes]
+            self.counts.matched += len(matching)
+            self.counts.filtered += len(asked) - len(matching)
+            if not self.dry_run:
+                self._decided.extend(matching)
+        return bool(self._decided)
+
+    def _take_batch(self) -> list[Connection]:
+        """
+        Take those of the snapshot that come next and are still there.
+        """
+        batch: list[Connection] = []
+        while self._position < len(self._connections) and not batch:
+            end = self._position + _BATCH
+            some = self._connections[self._position : end]
+            self._position += len(some)
+            batch = [one for one in some if one.user_id is not None and one.connected]
+            self.counts.gone += len(some) - len(batch)
+        return batch
+
+    def _send(self, room: int, until: float) -> int:
+        counts, message, decided = self.counts, self._message, self._decided
+        assert message is not None
+        seconds = self._clock.seconds
+        users: list[str] | None = None if self.task is None else []
+        sent = 0
+        while decided and sent < room:
+            connection = decided.popleft()
+            user_id = connection.user_id
+            if user_id is None or not connection.connected:
+                counts.gone += 1
+            elif connection.busy:
+                self._busy.append(connection)
+            elif connection.send_prepared(message):
+                sent += 1
+                if users is not None:
+                    users.append(user_id)
+            else:
+                counts.failed += 1
+            if seconds() >= until:
+                break
+        counts.sent += sent
+        if sent:
+            self.flow.spend(sent)
+        if self.task is not None:
+            self.task.note(sent, users or ())
+        return sent
+
+    def _try_busy_again(self) -> Pause | None:
+        """
+        All have been gone over: give those some time that could not take it.
+        """
         if not self._busy:
             self.state = State.ENDED
             return None
@@ -178,59 +271,26 @@ class Broadcast:
             self._busy.clear()
             self.state = State.ENDED
             return None
-        # Those that could not take it have some time to drain, then the rest of them
-        # is gone over once more.
-        self._connections, self._busy = self._busy, []
-        self._position = 0
+        self._decided.extend(self._busy)
+        self._busy.clear()
         self._busy_round += 1
-        return _BUSY_DELAYS[self._busy_round - 1]
-
-    def _walk(self, room: int, until: float) -> int:
-        counts, message, condition = self.counts, self._message, self.condition
-        seconds = self._clock.seconds
-        matches = condition.matches
-        connections = self._connections
-        position, end = self._position, len(connections)
-        again = self._busy_round > 0
-        users: list[str] | None = None if self.task is None else []
-        sent = 0
-        while position < end and sent < room:
-            connection = connections[position]
-            position += 1
-            user_id = connection.user_id
-            if user_id is None or not connection.connected:
-                counts.gone += 1
-            elif not again and not matches(connection):
-                counts.filtered += 1
-            elif message is None:
-                counts.matched += 1
-            else:
-                if not again:
-                    counts.matched += 1
-                if connection.busy:
-                    self._busy.append(connection)
-                elif connection.send_prepared(message):
-                    sent += 1
-                    if users is not None:
-                        users.append(user_id)
-                else:
-                    counts.failed += 1
-            if seconds() >= until:
-                break
-        self._position = position
-        counts.sent += sent
-        if self.task is not None:
-            self.task.note(sent, users or ())
-        return sent
+        return Pause(_BUSY_DELAYS[self._busy_round - 1])
 
     def end(self, reason: str) -> None:
         """
         End early.
         """
         self.reason = reason
-        self.counts.left_out += len(self._connections) - self._position
+        self.counts.left_out += (
+            len(self._connections)
+            - self._position
+            + len(self._asked)
+            + len(self._decided)
+        )
         self.counts.busy += len(self._busy)
         self._position = len(self._connections)
+        self._asked = []
+        self._decided.clear()
         self._busy.clear()
         self.state = State.ENDED
 
@@ -319,24 +379,24 @@ class Broadcasts:
 
     def _work(self, broadcast: Broadcast, until: float) -> None:
         try:
-            wait = broadcast.work(until)
+            pause = broadcast.work(until)
         except Exception:
             # A bug of ours or of a condition must not stop the others.
             self._log.failure("broadcast", Failure())
             broadcast.end("failed")
-            wait = None
+            pause = None
         if broadcast.state is State.ENDED:
             self._finish(broadcast)
-        elif wait is None:
+        elif pause is None:
             self._ready.append(broadcast)
         else:
-            self._wait(broadcast, wait)
+            self._wait(broadcast, pause)
 
-    def _wait(self, broadcast: Broadcast, seconds: float) -> None:
+    def _wait(self, broadcast: Broadcast, pause: Pause) -> None:
         broadcast.state = State.WAITING
-        if broadcast.task is None:
+        if broadcast.task is None or not pause.window:
             self._waits[broadcast] = self._clock.callLater(
-                seconds, self._go_on, broadcast
+                pause.seconds, self._go_on, broadcast
             )
             return
         asking = Deferred.fromCoroutine(

@@ -15,7 +15,8 @@ from twisted.python.failure import Failure
 from mpush_tw.core.flow import WindowFlow
 from mpush_tw.core.log import NodeLog
 from mpush_tw.core.metrics import NodeMetrics
-from mpush_tw.core.push.broadcast import MAX_RUNNING, Broadcast, Broadcasts, Condition
+from mpush_tw.core.push.broadcast import MAX_RUNNING, Broadcast, Broadcasts
+from mpush_tw.core.push.conditions import Condition
 from mpush_tw.core.push.message_ids import MessageIds
 from mpush_tw.core.push.request import Outcome, PushRequest
 from mpush_tw.core.push.tasks import TaskControl

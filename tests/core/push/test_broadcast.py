@@ -4,6 +4,7 @@ Tests for L{mpush_tw.core.push.broadcast} (server 14.7, 14.8).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import groupby
 
 from hypothesis import given
@@ -265,27 +266,44 @@ class PaceTests(BroadcastTestCase):
 
         order: list[str] = []
 
-        def slow(connection: Connection) -> bool:
-            self.clock.rightNow += SLICE_SECONDS / 4
-            order.append(connection.device_id or "")
-            return True
+        def slow(name: str) -> Callable[[PreparedPush], bool]:
+            def send(message: PreparedPush) -> bool:
+                self.clock.rightNow += SLICE_SECONDS / 4
+                order.append(name)
+                return True
 
-        one, two = self.users(10), self.users(10)
-        for connection in two:
-            connection.device_id = "two"
-        self.broadcast(one, FakeCondition(slow))
-        self.broadcast(two, FakeCondition(slow))
+            return send
+
+        for name in ("one", "two"):
+            connections = self.users(10)
+            for connection in connections:
+                self.patch(connection, "send_prepared", slow(name))
+            self.broadcast(connections)
         self.turns()
-        slices = [
-            (name == "two", len(list(group)))
-            for name, group in groupby(
-                order, lambda name: name if name == "two" else ""
-            )
-        ]
+        slices = [(name, len(list(group))) for name, group in groupby(order)]
         self.assertEqual(
             slices,
-            [(False, 4), (True, 4), (False, 4), (True, 4), (False, 2), (True, 2)],
+            [("one", 4), ("two", 4), ("one", 4), ("two", 4), ("one", 2), ("two", 2)],
         )
+
+    def test_slow_condition(self) -> None:
+        """
+        Deciding counts as work, too: a broadcast that filters does not hold the reactor
+        for all of it, and ends with the right counts.
+        """
+        asked: list[float] = []
+
+        def slow(connection: Connection) -> bool:
+            self.clock.rightNow += 0.0001
+            asked.append(self.clock.rightNow)
+            return False
+
+        turns: list[int] = []
+        broadcast = self.broadcast(self.users(1000), FakeCondition(slow))
+        self.clock.callLater(0, lambda: turns.append(len(asked)))
+        self.turns()
+        self.assertEqual(broadcast.counts.filtered, 1000)
+        self.assertLess(turns[0], 1000)
 
     def test_cancelled(self) -> None:
         """
