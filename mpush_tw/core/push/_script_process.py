@@ -35,6 +35,11 @@ Program = tuple[str, str | None, str, bool, int, int, float, float]
 See L{worker.Script}.
 """
 
+ENGINE = "_quickjs"
+"""
+The extension module of quickjs-ng. The package around it starts threads.
+"""
+
 _ENVIRONMENT = ("LD_LIBRARY_PATH", "TZ")
 """
 What the process may see of the node's environment, where secrets may be.
@@ -114,7 +119,7 @@ class ScriptProcess:
         @param memory_bytes: What a script may hold.
         @raise OSError: If there is no engine, or no process to be had.
         """
-        engine = importlib.util.find_spec("_quickjs")
+        engine = importlib.util.find_spec(ENGINE)
         if engine is None or engine.origin is None:
             raise OSError("the package quickjs-ng is not installed")
         if not sys.executable:

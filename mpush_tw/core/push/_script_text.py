@@ -107,17 +107,17 @@ _MESSAGES = """
     Error InternalError RangeError ReferenceError SyntaxError TypeError URIError
     AggregateError Array BigInt Could Expected Function Invalid JSON Maximum Number
     Object RegExp String Symbol a already an and are argument array at bad be before
-    bigint boolean by call called cannot changed class code column constructor convert
-    could deep define defined delete detached division empty end escape exceeded
+    bigint boolean by call called cannot captures changed class code column constructor
+    convert could deep define defined delete detached division empty end escape exceeded
     expected expecting expression extensible fields flag flags for forbidden found
-    function getter global good group has in inconsistent index initialized integer
-    invalid is it item iterable iterator large length line long many memory method
-    missing must name no non not null number object of on only or out overflow pattern
-    position property prototype proxy radix range read readonly recursion redeclaration
-    regexp regular required requires return revoked sequence set setter size something
-    stack string supported symbol takes text that the this threw throw time to token too
-    undefined unexpected unicode unsupported unterminated value variable whose with
-    write zero
+    function getter global good group has have immutable in its inconsistent index
+    initialized integer invalid is it item iterable iterator large length line long many
+    memory method missing must name no non not null number object of on only or out
+    overflow pattern position property prototype proxy radix range read readonly
+    recursion redeclaration regexp regular required requires return revoked sequence set
+    setter size something stack string supported symbol takes text that the this threw
+    throw time to token too undefined unexpected unicode unsupported unterminated value
+    variable was whose with write zero
 """
 _KNOWN_WORDS = frozenset(_MESSAGES.split())
 """

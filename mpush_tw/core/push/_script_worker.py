@@ -170,7 +170,8 @@ _BOOTSTRAP = r"""
     thrown = error;
     try { return isLimit(error) ? 1 : null; } catch { return null; }
   };
-  const text = (value) => `${value}`.slice(0, 400).replace(/[\r\n]+/g, " ");
+  const text = (value) => (typeof value === "string" ? value : `${value}`)
+    .slice(0, 400).replace(/[\r\n]+/g, " ");
 
   return (order, given) => {
     switch (order) {
