@@ -652,6 +652,24 @@ class RegistrationTests(ZooKeeperTestCase):
         )
 
     @steps
+    async def test_may_not_be_deleted(self) -> None:
+        """
+        A node that may not be deleted is withdrawn nevertheless, which is said; it goes
+        with the session.
+        """
+        self.watch_log()
+        observer = self.observer()
+        registry = await self.started()
+        await registry.register(node("a"))
+        observer.set_acls(self.path("cluster/cs"), [_STRANGER])
+        await registry.deregister(node("a"))
+        path = self.path("cluster/cs/a")
+        self.assertEqual(len(self.events(f"cannot delete {path}")), 1)
+        self.assertTrue(observer.exists(path))
+        await registry.stop()
+        self.assertIsNone(observer.exists(path))
+
+    @steps
     async def test_too_large(self) -> None:
         """
         Attributes that ZooKeeper would not take are refused; the session goes on.
