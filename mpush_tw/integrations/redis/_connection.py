@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
 
 from hiredis import pack_command
+from service_identity import VerificationError
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import ConnectionDone
@@ -330,8 +331,10 @@ def explain(error: BaseException | None) -> str:
     Make one short sentence of what the network says.
     """
     text = str(error).strip().rstrip(".")
-    # OpenSSL gives a list of (library, function, reason).
-    arguments = getattr(error, "args", ())
-    if arguments and isinstance(arguments[0], list) and arguments[0]:
-        text = ", ".join(str(part[-1]) for part in arguments[0])
+    details = error.args[0] if error is not None and error.args else None
+    if isinstance(error, VerificationError):
+        text = "its certificate is for another address"
+    elif isinstance(details, list) and details and isinstance(details[-1], tuple):
+        # OpenSSL gives a list of (library, function, reason).
+        text = str(details[-1][-1])
     return text.partition("\n")[0] or type(error).__name__

@@ -7,8 +7,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from OpenSSL import SSL
+from OpenSSL import SSL, crypto
 
+from twisted.internet.error import VerifyError
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from twisted.internet.ssl import (
     Certificate,
@@ -53,15 +54,15 @@ class ClientTls:
         """
         Give what the connection to one host needs.
         """
-        extra: dict[str, Any] = {"trustRoot": self._trust}
+        own: dict[str, Any] = {}
         if self._own is not None:
-            extra["privateKey"] = self._own.privateKey.original
-            extra["certificate"] = self._own.original
-            extra["extraCertChain"] = self._chain
+            own["privateKey"] = self._own.privateKey.original
+            own["certificate"] = self._own.original
+            own["extraCertChain"] = self._chain
         if not self._verify_hostname:
-            return _AnyName(CertificateOptions(**extra))
+            return _AnyName(CertificateOptions(trustRoot=self._trust, **own))
         creator: IOpenSSLClientConnectionCreator = optionsForClientTLS(
-            host, extraCertificateOptions=extra
+            host, self._trust, extraCertificateOptions=own
         )
         return creator
 
@@ -100,7 +101,7 @@ def _certificates(key: str, path: str) -> list[Certificate]:
         found = [
             Certificate.loadPEM((_BEGIN + block + _END).encode()) for block in blocks
         ]
-    except SSL.Error:
+    except crypto.Error:
         found = []
     if not found:
         raise ConfigError(key, f"{path} holds no certificate in PEM form")
@@ -114,12 +115,10 @@ def _private(certificate: Certificate, path: str) -> PrivateCertificate:
         own: PrivateCertificate = PrivateCertificate.loadPEM(
             f"{text}\n{certificate.dumpPEM().decode()}"
         )
-    except (SSL.Error, ValueError, TypeError):
+    except VerifyError:
+        raise ConfigError(key, f"{path} is not the key of {_KEY}.cert-file") from None
+    except (crypto.Error, ValueError, TypeError):
         raise ConfigError(
             key, f"{path} holds no private key in PEM form without a passphrase"
         ) from None
-    if own.privateKey.original.to_cryptography_key().public_key() != (
-        certificate.original.to_cryptography().public_key()
-    ):
-        raise ConfigError(key, f"{path} is not the key of {_KEY}.cert-file")
     return own
