@@ -11,11 +11,12 @@ CONFIG ?= etc/mpush.conf
 RUNNING := .run
 ZOOKEEPER_JARS := /usr/share/java/zookeeper.jar:/usr/share/java/slf4j-simple.jar
 
-.PHONY: run test lint check-types unit clean mpload bench help up down node-a node-b
+.PHONY: run test lint check-types unit interop clean mpload bench help up down node-a node-b
 
 help:
 	@echo "make run     start a push server with $(CONFIG)"
 	@echo "make test    run linter, type checker and the whole test suite"
+	@echo "make interop run our programs with the published Java original (two minutes)"
 	@echo "make up      start a Redis and a ZooKeeper on this machine, for development"
 	@echo "make node-a  start the first of two nodes that use them; make node-b the second"
 	@echo "make down    stop that Redis and ZooKeeper"
@@ -68,6 +69,9 @@ check-types: $(VENV)/.installed-test
 unit: $(VENV)/.installed-test
 	PYTHONPATH=. $(BIN)/python -m twisted.trial --temp-directory=_trial_temp tests
 
+interop: $(VENV)/.installed-test
+	PYTHONPATH=. $(BIN)/python -m tests.interop
+
 $(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "mpush_tw needs Python 3.11 or newer; set PYTHON=/path/to/it."; exit 1; }
@@ -98,4 +102,5 @@ bench: $(VENV)/.installed
 	$(BIN)/mpush bench push --ack
 
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .hypothesis _trial_temp* benchmarks/load/mpload $(RUNNING)
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .hypothesis _trial_temp* benchmarks/load/mpload $(RUNNING) \
+	  tests/interop/java/target tests/interop/java/*/target

@@ -56,6 +56,12 @@ class Drivers:
     device: str
 
 
+_failed: str | None = None
+"""
+Why this process could not build them; it does not try again, which takes minutes.
+"""
+
+
 def build_drivers() -> Drivers:
     """
     Build them if need be.
@@ -65,6 +71,8 @@ def build_drivers() -> Drivers:
     """
     java, maven = require("java"), require("mvn")
     require("javac")
+    if _failed is not None:
+        missing(_failed)
     stamp = PROJECT / "target" / "built"
     stamp.parent.mkdir(exist_ok=True)
     with _locked(stamp.with_name("lock")):
@@ -118,7 +126,9 @@ def _build(maven: str) -> None:
         if built.returncode == 0:
             return
         said = built.stdout[-2000:]
-    missing(
+    global _failed
+    _failed = (
         f"Maven could not build {PROJECT} (it needs Maven Central the first time), "
         f"tried {_ATTEMPTS} times: {said}"
     )
+    missing(_failed)

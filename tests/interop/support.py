@@ -12,7 +12,9 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
+from types import ModuleType
 from typing import Any, TypeVar
+from unittest import mock
 
 import attrs
 from kazoo.client import KazooClient  # type: ignore[import-untyped]
@@ -26,6 +28,7 @@ from twisted.python.failure import Failure
 from twisted.trial.runner import TestLoader
 from twisted.trial.unittest import TestCase, TestSuite
 
+from mpush_tw import cluster
 from mpush_tw.client import (
     Client,
     ClientListener,
@@ -33,11 +36,10 @@ from mpush_tw.client import (
     ISessionStorage,
     KickPolicy,
 )
-from mpush_tw.cluster import cluster_sender, shared_stores
-from mpush_tw.config import load_settings
+from mpush_tw.cluster import Stores, shared_stores
+from mpush_tw.config import Settings, load_settings
 from mpush_tw.integrations.memory import MemoryQueue
-from mpush_tw.sender import AckModel, PushContext, PushResult, PushSender
-from mpush_tw.sender.cluster import ClusterGateways
+from mpush_tw.sender import AckModel, PushContext, PushResult
 from tests.interop.build import Drivers, build_drivers
 from tests.interop.processes import (
     ACK_DELAY,
@@ -425,11 +427,33 @@ def whole(module: str, suite: TestSuite) -> TestSuite:
 
     @param module: Its C{__name__}.
     """
-    loader = TestLoader()
-    for found in loader.findTestClasses(sys.modules[module]):
-        if NET in getattr(found, "nets", ("tcp",)):
-            suite.addTest(loader.loadClass(found))
+    for found in of_this_net(sys.modules[module]):
+        suite.addTest(TestLoader().loadClass(found))
     return suite
+
+
+def of_this_net(module: ModuleType) -> list[type[TestCase]]:
+    """
+    List a module's test cases that are for the L{NET} in use.
+    """
+    return [
+        case
+        for case in TestLoader().findTestClasses(module)
+        if NET in getattr(case, "nets", ("tcp",)) and case is not InteropTestCase
+    ]
+
+
+measured: list[tuple[str, str]] = []
+"""
+What tests have to tell besides that they passed: their ids and a sentence.
+"""
+
+
+def _deaf_stores(settings: Settings, clock: Any) -> Stores:
+    """
+    The cluster's stores, but a message queue in which nobody says anything.
+    """
+    return attrs.evolve(shared_stores(settings, clock), queue=MemoryQueue(clock))
 
 
 class OurSender:
@@ -447,14 +471,9 @@ class OurSender:
             conf.write("\n".join([*settings, "mp.security.allow-sample-key=true"]))
             conf.flush()
             loaded = load_settings(conf.name).settings
-        if deaf:
-            stores = shared_stores(loaded, reactor)
-            directory = ClusterGateways(
-                stores.discovery, stores.cache, MemoryQueue(reactor), reactor
-            )
-            self._sender = PushSender(directory, reactor=reactor)
-        else:
-            self._sender = cluster_sender(loaded, reactor=reactor)
+        stores = _deaf_stores if deaf else shared_stores
+        with mock.patch.object(cluster, "shared_stores", stores):
+            self._sender = cluster.cluster_sender(loaded, reactor=reactor)
         self._results: list[PushResult | Failure | None] = []
 
     def start(self) -> Deferred[None]:
@@ -657,5 +676,11 @@ class InteropTestCase(TestCase):
         """
         Say how long something took; C{make interop} shows it.
         """
-        took = time.monotonic() - since
-        log.msg(f"{self.id()}: {what} after {took:.1f} s")
+        self.note(f"{what} after {time.monotonic() - since:.1f} s")
+
+    def note(self, sentence: str) -> None:
+        """
+        Say something that C{make interop} shows.
+        """
+        measured.append((self.id(), sentence))
+        log.msg(f"{self.id()}: {sentence}")

@@ -5,23 +5,35 @@ program of ours and one of theirs, in about ten seconds. C{make interop} runs th
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 from pathlib import Path
+from unittest import SkipTest
 
 from twisted.trial.unittest import TestSuite
 
 from tests.interop.processes import OFFLINE, SUCCESS
-from tests.interop.support import InteropTestCase, drop_shared_cluster, until, whole
+from tests.interop.support import (
+    InteropTestCase,
+    drop_shared_cluster,
+    shared_cluster,
+    until,
+    whole,
+)
 
 
-class _LastSuite(TestSuite):
+class _ClusterSuite(TestSuite):
     """
-    Ends the cluster behind the tests, so that the rest of a test run has the machine.
+    Starts the cluster before the tests, because the first time it takes longer than a
+    test may, and ends it behind them, so that the rest of a test run has the machine.
     """
 
     def run(self, result: object, debug: bool = False) -> object:
         try:
+            with contextlib.suppress(SkipTest, AssertionError):
+                # Each test meets the same problem again, and reports it.
+                shared_cluster()
             return super().run(result, debug)
         finally:
             drop_shared_cluster()
@@ -31,7 +43,7 @@ def test_suite() -> TestSuite:
     """
     All tests of this module.
     """
-    return whole(__name__, _LastSuite())
+    return whole(__name__, _ClusterSuite())
 
 
 class JavaDeviceTests(InteropTestCase):
