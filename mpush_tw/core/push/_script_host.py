@@ -111,7 +111,7 @@ class ScriptHost:
         self._compiled: dict[int, None] = {}
         self._queue: deque[Hosted] = deque()
         self._current: Hosted | None = None
-        self._deadline = 0.0
+        self._allowed = self._deadline = 0.0
         self._closed = False
 
     @property
@@ -147,13 +147,9 @@ class ScriptHost:
         process, script = self._process, self._current
         if process is None or script is None:
             return False
-        wait = min(until, self._deadline) - time.monotonic()
-        report = process.report(max(0.0, wait))
+        report = self._report(process, until)
         if report is None:
-            if time.monotonic() < self._deadline:
-                return False
-            # It has had more time than it can need.
-            report = attrs.evolve(process.kill(), how="no answer in time")
+            return False
         self._current = None
         self._cpu += report.cpu_seconds
         if isinstance(report, Ended):
@@ -194,6 +190,25 @@ class ScriptHost:
             self.forget(script)
             script.refused("the node stops")
 
+    def _report(self, process: ScriptProcess, until: float) -> Report | Ended | None:
+        """
+        Wait for what becomes of the batch, and give the process up if it is silent.
+        """
+        while True:
+            unsent = process.unsent
+            wait = min(until, self._deadline) - time.monotonic()
+            report = process.report(max(0.0, wait))
+            if report is not None:
+                return report
+            now = time.monotonic()
+            if process.unsent < unsent:
+                # It was us who had not given it the whole batch yet.
+                self._deadline = now + self._allowed
+            if now >= self._deadline:
+                return attrs.evolve(process.kill(), how="no answer in time")
+            if now >= until:
+                return None
+
     def _send_next(self) -> None:
         """
         Give the process the next batch, if there is one.
@@ -218,7 +233,8 @@ class ScriptHost:
             self._process.ask(number, program, batch)
             self._current = script
             seconds = min(batch.budget, len(batch.rows) * self.limits.call_seconds)
-            self._deadline = time.monotonic() + seconds + self.limits.patience_seconds
+            self._allowed = seconds + self.limits.patience_seconds
+            self._deadline = time.monotonic() + self._allowed
 
     def _drop(self, number: int) -> None:
         if number in self._compiled:

@@ -119,6 +119,8 @@ class ScriptProcess:
         @param memory_bytes: What a script may hold.
         @raise OSError: If there is no engine, or no process to be had.
         """
+        if not sys.platform.startswith("linux"):
+            raise OSError("scripts need Linux")
         engine = importlib.util.find_spec(ENGINE)
         if engine is None or engine.origin is None:
             raise OSError("the package quickjs-ng is not installed")
@@ -166,6 +168,13 @@ class ScriptProcess:
         Of the process, for tests.
         """
         return self._process.pid
+
+    @property
+    def unsent(self) -> int:
+        """
+        How many bytes it has not taken yet.
+        """
+        return len(self._unsent)
 
     def ask(self, number: int, program: Program | None, batch: Batch) -> None:
         """

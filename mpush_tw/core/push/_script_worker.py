@@ -424,6 +424,9 @@ def main(directory: str, memory: int) -> None:
 
     del sys.path[0]
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # What ends this process may have been ignored or held back in the node.
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     time.localtime()  # the time zone is read from a file, once
     gc.disable()
     block = mmap.mmap(1, BATCH + 1)

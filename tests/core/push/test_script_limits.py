@@ -445,6 +445,20 @@ class ProcessTests(LimitTestCase):
         os.kill(pid, signal.SIGINT)
         self.assertEqual(self.started(), pid)
 
+    def test_signal_that_the_node_ignores(self) -> None:
+        """
+        The kernel's limit holds even where the node ignores or blocks its signal.
+        """
+        before = signal.signal(signal.SIGPROF, signal.SIG_IGN)
+        self.addCleanup(signal.signal, signal.SIGPROF, before)
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPROF})
+        self.addCleanup(signal.pthread_sigmask, signal.SIG_SETMASK, mask)
+        condition = self.condition(_NOT_SEEN_BY_THE_ENGINE[0])
+        self.assertFalse(condition.matches(device()))
+        self.assertEqual(
+            condition.first_error, "user 107: stopped after 10 ms of CPU time"
+        )
+
     def test_kept(self) -> None:
         """
         One process serves one script after another.
@@ -499,6 +513,20 @@ class ProcessTests(LimitTestCase):
         self.assertTrue(self.accepts("userId == 107"))
         self.assertNotEqual(self.host.pid, pid)
         self.assertFalse(Path(f"/proc/{pid}").exists())
+
+    def test_not_looked_at(self) -> None:
+        """
+        A node that does not look at the process for longer than it has patience does
+        not hold that against it, even if half of the question was not sent.
+        """
+        self.host.limits = ScriptLimits(patience_seconds=0.2)
+        self.started()
+        pid = self.host.pid
+        condition = self.condition("tags.length === 16384")
+        condition.ask([device(tags="x" * 16384)] * 200)
+        time.sleep(1.0)
+        self.assertEqual(condition.answers(None), [True] * 200)
+        self.assertEqual((condition.failed, self.host.pid), (0, pid))
 
     def test_cannot_be_started(self) -> None:
         """
