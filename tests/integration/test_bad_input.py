@@ -471,9 +471,11 @@ class CommandTests(BadInputTestCase):
 
     def test_senders(self) -> Deferred[Any]:
         """
-        At the gateway that is every byte but GATEWAY_PUSH, heartbeats included.
+        At the gateway that is every byte but GATEWAY_PUSH and our GATEWAY_QUERY,
+        heartbeats included.
         """
-        return self._every_other(3001, {int(Command.GATEWAY_PUSH)})
+        served = {int(Command.GATEWAY_PUSH), int(Command.GATEWAY_QUERY)}
+        return self._every_other(3001, served)
 
     def test_nothing_behind_a_refusal(self) -> Deferred[Any]:
         """
