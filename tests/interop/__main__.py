@@ -35,6 +35,7 @@ MODULES = (
     "test_push",
     "test_kick",
     "test_sessions",
+    "test_device",
     "test_interruptions",
     "test_original",
     "test_smoke",
@@ -113,7 +114,7 @@ class TableReporter(TreeReporter):
         number = re.match(r"Check(\d+)", case.__name__)
         what = " ".join((inspect.getdoc(case) or "").split())
         return self.lines.setdefault(
-            case.__name__,
+            test.id().rpartition(".")[0],
             Line(int(number[1]) if number else 0, NET, case.__name__, what),
         )
 
@@ -143,7 +144,7 @@ def run_half(only: list[int], result: Path) -> int:
         finally:
             drop_shared_cluster()
     for test_id, note in measured:
-        TableReporter.lines[test_id.split(".")[-2]].notes.append(note)
+        TableReporter.lines[test_id.rpartition(".")[0]].notes.append(note)
     result.write_text(
         json.dumps([attrs.asdict(it) for it in TableReporter.lines.values()])
     )

@@ -545,11 +545,13 @@ class JavaDevice(Driver):
         user: str | None = None,
         os_name: str = "android",
         storage: Path | None = None,
+        heartbeat_ms: int = 240_000,
     ) -> None:
         """
         @param server: Host and port of the connection server.
         @param user: Bound after each handshake.
         @param storage: Directory of the reusable session; none without it.
+        @param heartbeat_ms: The heartbeat it asks for.
         """
         super().__init__(name, drivers)
         self._settings = {
@@ -559,6 +561,7 @@ class JavaDevice(Driver):
             "id": name,
             "os": os_name,
             "version": "1.0.5",
+            "heartbeat": str(heartbeat_ms),
             "delay": str(round(ACK_DELAY * 1000)),
         }
         if user is not None:

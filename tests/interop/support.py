@@ -36,7 +36,6 @@ from mpush_tw.client import (
     ISessionStorage,
     KickPolicy,
 )
-from mpush_tw.cluster import Stores, shared_stores
 from mpush_tw.config import Settings, load_settings
 from mpush_tw.integrations.memory import MemoryQueue
 from mpush_tw.sender import AckModel, PushContext, PushResult
@@ -131,7 +130,7 @@ class Cluster:
             f'mp.zk.server-address="{self.zookeeper.address}"',
             f'mp.redis.nodes=["{self.redis.address}"]',
             f"mp.net.gateway-server-net={NET}",
-            "mp.core.min-heartbeat=10s",
+            "mp.core.min-heartbeat=3s",
         ]
 
     # ------------------------------------------------------------- members
@@ -449,11 +448,14 @@ What tests have to tell besides that they passed: their ids and a sentence.
 """
 
 
-def _deaf_stores(settings: Settings, clock: Any) -> Stores:
+_shared_stores = cluster.shared_stores
+
+
+def _deaf_stores(settings: Settings, clock: Any) -> Any:
     """
     The cluster's stores, but a message queue in which nobody says anything.
     """
-    return attrs.evolve(shared_stores(settings, clock), queue=MemoryQueue(clock))
+    return attrs.evolve(_shared_stores(settings, clock), queue=MemoryQueue(clock))
 
 
 class OurSender:
@@ -471,7 +473,7 @@ class OurSender:
             conf.write("\n".join([*settings, "mp.security.allow-sample-key=true"]))
             conf.flush()
             loaded = load_settings(conf.name).settings
-        stores = _deaf_stores if deaf else shared_stores
+        stores = _deaf_stores if deaf else _shared_stores
         with mock.patch.object(cluster, "shared_stores", stores):
             self._sender = cluster.cluster_sender(loaded, reactor=reactor)
         self._results: list[PushResult | Failure | None] = []

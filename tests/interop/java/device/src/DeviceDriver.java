@@ -13,7 +13,7 @@ import java.util.Map;
  * Properties: device.host, device.port, device.key (Base64), device.id, device.os,
  * device.version, device.user (bound after each handshake), device.storage (a directory
  * for the reusable session; without it there is none), device.delay (ms that it takes to
- * acknowledge by itself).
+ * acknowledge by itself), device.heartbeat (ms).
  *
  * Orders: start, stop, bind user, unbind, ack id, health, push text [ack].
  *
@@ -39,6 +39,8 @@ public final class DeviceDriver implements ClientListener {
                 .setOsName(System.getProperty("device.os"))
                 .setOsVersion("13")
                 .setClientVersion(System.getProperty("device.version"))
+                .setMinHeartbeat(Integer.getInteger("device.heartbeat"))
+                .setMaxHeartbeat(Integer.getInteger("device.heartbeat"))
                 .setUserId(System.getProperty("device.user"))
                 .setSessionStorageDir(System.getProperty("device.storage"))
                 .setEnableClientPush(true)
