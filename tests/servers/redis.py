@@ -79,6 +79,7 @@ class RedisServer:
     @ivar port: Where it listens, on the loopback interface; with TLS, by TLS only.
     @ivar address: C{host:port}, as in C{mp.redis.nodes}.
     @ivar password: What clients have to show, if anything.
+    @ivar directory: Where it keeps its data, while it has any.
     """
 
     program = "redis-server"
@@ -100,7 +101,7 @@ class RedisServer:
         self._tls = tls
         self._extra = tuple(extra)
         self._process: subprocess.Popen[bytes] | None = None
-        self._directory: Path | None = None
+        self.directory: Path | None = None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.address}>"
@@ -114,14 +115,14 @@ class RedisServer:
         assert self._process is None, "it runs"
         program = require(self.program)
         require("redis-cli")
-        if self._directory is None:
-            self._directory = Path(tempfile.mkdtemp(prefix="mpush-redis-"))
-            self._configure(self._directory)
+        if self.directory is None:
+            self.directory = Path(tempfile.mkdtemp(prefix="mpush-redis-"))
+            self._configure(self.directory)
         atexit.register(self.stop)
-        with open(self._directory / "output", "ab") as output:
+        with open(self.directory / "output", "ab") as output:
             self._process = subprocess.Popen(
-                [program, str(self._directory / "redis.conf"), *self._arguments()],
-                cwd=self._directory,
+                [program, str(self.directory / "redis.conf"), *self._arguments()],
+                cwd=self.directory,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -160,9 +161,9 @@ class RedisServer:
         (directory / "redis.conf").write_text("\n".join(lines) + "\n")
 
     def _answers(self) -> bool:
-        assert self._process is not None and self._directory is not None
+        assert self._process is not None and self.directory is not None
         if self._process.poll() is not None:
-            said = (self._directory / "output").read_text()
+            said = (self.directory / "output").read_text()
             self._process = None
             raise AssertionError(f"{self!r} ended at once: {said[-1000:]}")
         asked = self._ask("PING")
@@ -173,9 +174,9 @@ class RedisServer:
         End it orderly and forget its data. Idempotent.
         """
         self._end(signal.SIGTERM)
-        if self._directory is not None:
-            shutil.rmtree(self._directory, ignore_errors=True)
-            self._directory = None
+        if self.directory is not None:
+            shutil.rmtree(self.directory, ignore_errors=True)
+            self.directory = None
         atexit.unregister(self.stop)
 
     def kill(self) -> None:
@@ -191,8 +192,8 @@ class RedisServer:
         if keep_data:
             self.cli("SAVE")
         self._end(signal.SIGTERM)
-        if not keep_data and self._directory is not None:
-            (self._directory / "dump.rdb").unlink(missing_ok=True)
+        if not keep_data and self.directory is not None:
+            (self.directory / "dump.rdb").unlink(missing_ok=True)
         self.start()
 
     def pause(self) -> None:

@@ -68,6 +68,7 @@ class ClusterStore:
         self._leaving: set[Deferred[None]] = set()
         self._table: list[Pool | None] = [None] * SLOTS
         self._lost: dict[Address, frozenset[int]] = {}
+        self._starting: Deferred[None] | None = None
         self._repair: Deferred[Any] | None = None
         self._again = False
 
@@ -83,7 +84,13 @@ class ClusterStore:
         if self._running:
             return succeed(None)
         self._running = True
-        return Deferred.fromCoroutine(self._start())
+        self._starting = Deferred.fromCoroutine(self._start())
+        return self._starting.addErrback(self._not_started)
+
+    def _not_started(self, failure: Failure) -> None:
+        if failure.check(CancelledError):
+            raise Unavailable(f"{self._nodes.name} was stopped")
+        failure.raiseException()
 
     async def _start(self) -> None:
         until = self._clock.seconds() + ATTEMPT_TIMEOUT
@@ -98,23 +105,26 @@ class ClusterStore:
                 if not problems:
                     raise DeferredTimeout
                 raise Unavailable("; ".join(map(str, problems)))
-        except DeferredTimeout:
+            self._starting = None
+        except BaseException as error:
+            self._starting = None
             await self.stop()
+            if not isinstance(error, DeferredTimeout):
+                raise
             raise Unavailable(
                 f"{self._nodes.name} did not answer within {ATTEMPT_TIMEOUT:g} s"
             ) from None
-        except BaseException:
-            await self.stop()
-            raise
 
     def stop(self) -> Deferred[None]:
         """
         Close everything, as L{Pool.stop} does.
         """
         self._running = False
+        starting, self._starting = self._starting, None
         repair, self._repair = self._repair, None
-        if repair is not None:
-            repair.cancel()
+        for task in (starting, repair):
+            if task is not None:
+                task.cancel()
         self._table = [None] * SLOTS
         self._lost.clear()
         pools, self._pools = self._pools, {}

@@ -131,8 +131,10 @@ class Dialler:
         except Lost as error:
             raise Unavailable(f"{where} {_sentence(error)}") from None
         except Refused as error:
-            connection.abort("is not wanted")
-            raise Unavailable(_refusal(error, where, texts)) from None
+            # With a disk that is full Redis refuses PING, but not to be read.
+            if error.code != "MISCONF":
+                connection.abort("is not wanted")
+                raise Unavailable(_refusal(error, where, texts)) from None
         except BaseException:
             connection.abort("is not wanted")
             raise

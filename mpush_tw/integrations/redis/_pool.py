@@ -56,7 +56,12 @@ CLOSE_TIMEOUT = 2.0
 Seconds at most that a stop waits for outstanding answers.
 """
 
-_GROW_AT = 100
+GROW_AT = 1000
+"""
+Outstanding answers on each connection that have another one made. One connection is not
+slower than several; what others are good for is to overtake a long answer.
+"""
+
 _FIRST_DELAY, _LONGEST_DELAY = 0.1, 5.0
 _STEADY = 1.0
 
@@ -283,14 +288,14 @@ class Pool:
             count = candidate.outstanding
             outstanding += count
             if candidate.usable and (
-                connection is None or count < connection.outstanding >= _GROW_AT
+                connection is None or count < connection.outstanding >= GROW_AT
             ):
                 connection = candidate
         if outstanding >= MAX_COMMANDS:
             return fail(Away(f"{self.name} has {outstanding} commands to answer"))
         if connection is None:
             return self._wait(command, asking)
-        if connection.outstanding >= _GROW_AT:
+        if connection.outstanding >= GROW_AT:
             self._grow()
         if asking:
             connection.send(("ASKING",)).addErrback(lambda failure: None)

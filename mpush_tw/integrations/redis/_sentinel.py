@@ -143,7 +143,7 @@ class Sentinels:
         if not isinstance(payload, str):
             return
         name, *addresses = payload.split(" ")
-        if name == self._master and len(addresses) == 4:
+        if name == self._master and len(addresses) == 4 and addresses[3].isdecimal():
             self._log.warn(
                 "Redis master {name} is now at {address}",
                 name=name,

@@ -7,7 +7,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredList, succeed
+from twisted.internet.defer import (
+    Deferred,
+    DeferredList,
+    FirstError,
+    gatherResults,
+    succeed,
+)
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -78,9 +84,12 @@ class RedisQueue:
         return Deferred.fromCoroutine(self._start())
 
     async def _start(self) -> None:
+        both = [self._subscriber.start(), self._publisher.start()]
         try:
-            await self._subscriber.start()
-            await self._publisher.start()
+            await gatherResults(both, consumeErrors=True)
+        except FirstError as error:
+            await self.stop()
+            error.subFailure.raiseException()
         except BaseException:
             await self.stop()
             raise

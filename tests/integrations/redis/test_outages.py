@@ -478,6 +478,34 @@ class StartTests(OutageTestCase):
         await cache.stop()
 
     @steps
+    async def test_loading(self) -> None:
+        """
+        The server is reading its data; that may take it a while.
+        """
+        port = await self.listen(b"-LOADING Redis is loading the dataset\r\n")
+        self.assertEqual(
+            await self.refused(self.nodes(port)),
+            f"Redis at 127.0.0.1:{port} answers PING with LOADING Redis is loading "
+            "the dataset",
+        )
+
+    @steps
+    async def test_full_disk(self) -> None:
+        """
+        A server that cannot save takes no writes, not even PING, but can be read.
+        """
+        server = self.serve(extra=["save 3600 1"])
+        server.cli("SET", "k", "v")
+        assert server.directory is not None
+        (server.directory / "dump.rdb").mkdir()
+        server.cli("BGSAVE")
+        await until(lambda: "bgsave_status:err" in server.cli("INFO", "persistence"))
+        cache = await started_cache(self, single(server))
+        self.assertEqual(await cache.get("k"), "v")
+        error = await failing(cache.set("k", "w"))
+        self.assertIn(f"Redis at {server.address} refuses SET: MISCONF", str(error))
+
+    @steps
     async def test_no_redis(self) -> None:
         """
         Something else listens there.

@@ -430,11 +430,11 @@ class GrowthTests(PoolTestCase):
 
     def test_grows(self) -> None:
         """
-        Another connection is made when a hundred answers are outstanding on each, and
+        Another connection is made when a thousand answers are outstanding on each, and
         the least loaded one is used.
         """
         self.start()
-        self.load(100)
+        self.load(1000)
         self.assertEqual(self.server.dials, [])
         self.load(1)
         second = self.server.accept()
@@ -448,7 +448,7 @@ class GrowthTests(PoolTestCase):
         """
         self.start()
         for _ in range(10):
-            self.load(1000)
+            self.load(2000)
             while self.server.dials:
                 self.server.accept()
         self.assertEqual(len(self.server.connections), 3)
@@ -458,18 +458,18 @@ class GrowthTests(PoolTestCase):
         When no more are to be had, those that are there go on.
         """
         self.start()
-        self.load(101)
+        self.load(1001)
         self.server.refuse(Unavailable("too many clients"))
         self.assertEqual(self.events, [])
         self.load(1)
-        self.assertEqual(sent(self.server.connections[0]).count(b"GET"), 102)
+        self.assertEqual(sent(self.server.connections[0]).count(b"GET"), 1002)
 
     def test_shrinks(self) -> None:
         """
         After an outage it begins with those that are kept.
         """
         self.start()
-        self.load(101)
+        self.load(1001)
         self.server.accept()
         self.clock.advance(1.5)
         self.lose_all()
