@@ -96,6 +96,8 @@ def own_node(key_bits: int) -> Target:
         "mp.net.gateway-server-port": gateway_port,
         "mp.net.admin-server-port": 0,
         "mp.push.flow-control.global.limit": 1_000_000,
+        "mp.push.flow-control.broadcast.limit": 1_000_000,
+        "mp.push.flow-control.broadcast.max": 1_000_000_000,
     }
     command = [
         sys.executable,

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from mpush_tw.bench import losses, report, runs
 from mpush_tw.bench.drill import DrillShape
+from mpush_tw.bench.fanout import FanoutShape, fanout
 from mpush_tw.bench.runs import Measured, Shape
 from mpush_tw.bench.target import Target, listener_pid, own_node
 from mpush_tw.errors import MPushError
@@ -178,6 +179,54 @@ def push(
         shape,
         lambda target, progress: [
             runs.push_rate(target, shape, progress) for _ in range(common["runs"])
+        ],
+    )
+
+
+@bench.command("fanout")
+@_common
+@click.option(
+    "--users",
+    default=5000,
+    show_default=True,
+    type=click.IntRange(1, _DEVICES),
+    help="Bound devices.",
+)
+@click.option(
+    "--broadcasts",
+    default=10,
+    show_default=True,
+    type=click.IntRange(1, 10_000),
+    help="Broadcasts, one after the other.",
+)
+@click.option(
+    "--beside",
+    default=0.0,
+    show_default=True,
+    type=_Number(0, 100_000),
+    help="Pushes to single users per second meanwhile: how long they take alone and "
+    "beside broadcasts.",
+)
+@click.option("--condition", help="JavaScript that decides who gets it.")
+@click.option("--size", default=64, show_default=True, type=click.IntRange(8, 8000))
+def fanout_(
+    users: int,
+    broadcasts: int,
+    beside: float,
+    condition: str | None,
+    size: int,
+    **common: Any,
+) -> None:
+    """
+    Broadcasts: deliveries per second, and what they do to pushes beside them.
+    """
+    shape = attrs.evolve(_shape(common, devices=users), size=size)
+    what = FanoutShape(broadcasts, beside, condition)
+    _run(
+        common,
+        shape,
+        lambda target, progress: [
+            fanout(target, shape, what, progress) for _ in range(common["runs"])
         ],
     )
 
