@@ -5,9 +5,14 @@ The nodes of a Redis Cluster: how they are found, and what each says of the slot
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from operator import ne
 from typing import NamedTuple
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from mpush_tw.config.settings import RedisSettings
 from mpush_tw.errors import Unavailable
@@ -32,15 +37,25 @@ class SlotRange(NamedTuple):
     master: Address
 
 
+class _NoMember(Unavailable):
+    """
+    The node belongs to no cluster that serves anything.
+    """
+
+
 class ClusterNodes:
     """
     Leads to any node: PUBLISH and SUBSCRIBE can be sent to each (cluster 2.1).
 
     Knows the nodes that are configured and those that were met since. An address is
     used as the nodes announce it.
+
+    @ivar check_every: Seconds between two looks at the nodes that this has led to.
     """
 
+    _log = Logger()
     follows = True
+    check_every = 30.0
 
     def __init__(self, settings: RedisSettings, dialler: Dialler) -> None:
         self._dialler = dialler
@@ -51,17 +66,72 @@ class ClusterNodes:
         self._password = next((node.password for node in seeds if node.password), "")
         self._seeds = tuple(self._passwords)
         self._known = self._seeds
+        self._led_to: set[Address] = set()
+        self._moved: Callable[[Callable[[Address], bool]], None] | None = None
+        self._check: IDelayedCall | None = None
+        self._checking: Deferred[None] | None = None
         self.name = f"the Redis cluster of {', '.join(map(str, self._seeds))}"
 
     async def dial(self) -> Connection:
         connection, _ = await reach_any(self._known, self._ask)
+        self._led_to.add(connection.address)
         return connection
 
     def start(self, moved: Callable[[Callable[[Address], bool]], None]) -> None:
-        pass
+        self._moved = moved
+        self._check_later()
 
     def stop(self) -> Deferred[None]:
+        self._moved = None
+        self._led_to.clear()
+        if self._check is not None:
+            self._check.cancel()
+            self._check = None
+        if self._checking is not None:
+            self._checking.cancel()
         return succeed(None)
+
+    # ------------------------------------------------------- former members
+
+    def _check_later(self) -> None:
+        if self._moved is not None:
+            self._check = self._dialler.reactor.callLater(
+                self.check_every, self._check_now
+            )
+
+    def _check_now(self) -> None:
+        self._check = None
+        self._checking = Deferred.fromCoroutine(self._leave_former_members())
+        self._checking.addErrback(self._not_checked)
+
+    async def _leave_former_members(self) -> None:
+        """
+        See that the nodes that this has led to are members still: one that was taken
+        out keeps its connections, and nobody's messages reach it.
+        """
+        for address in list(self._led_to):
+            try:
+                connection, _ = await self._ask(address)
+            except _NoMember as error:
+                self._led_to.discard(address)
+                self._log.warn(
+                    "left a former node of the cluster: {error}", error=error
+                )
+                if self._moved is not None:
+                    self._moved(partial(ne, address))
+            except Unavailable:
+                # Who is connected to it notices without help.
+                continue
+            else:
+                connection.close()
+        self._checking = None
+        self._check_later()
+
+    def _not_checked(self, failure: Failure) -> None:
+        self._checking = None
+        if not failure.check(CancelledError):
+            self._log.failure("looking at the nodes of a cluster", failure)
+            self._check_later()
 
     async def connect(self, address: Address) -> Connection:
         """
@@ -100,7 +170,7 @@ class ClusterNodes:
         ranges, met = _read(told, node)
         if not ranges:
             connection.abort("is not wanted")
-            raise Unavailable(f"Redis at {node} knows of no slots that are served")
+            raise _NoMember(f"Redis at {node} knows of no slots that are served")
         self._known = tuple(dict.fromkeys((*met, *self._seeds)))
         return connection, ranges
 

@@ -14,6 +14,7 @@ from twisted.trial.unittest import TestCase
 from mpush_tw.config.settings import RedisSettings
 from mpush_tw.errors import Unavailable
 from mpush_tw.integrations.redis import RedisCache, RedisQueue
+from mpush_tw.integrations.redis._cluster_nodes import ClusterNodes
 from tests.integrations.contracts import steps
 from tests.integrations.redis.support import (
     cluster,
@@ -197,6 +198,37 @@ class SlotTests(TestCase):
         self.assertIn("sent GET on more than 5 times", str(error))
 
     @steps
+    async def test_passwords_of_nodes(self) -> None:
+        """
+        A password behind the port of one node serves for all that are met.
+        """
+        for server in self.servers.servers:
+            server.cli("CONFIG", "SET", "requirepass", "common")
+            server.password = "common"
+            self.addCleanup(setattr, server, "password", None)
+            self.addCleanup(server.cli, "CONFIG", "SET", "requirepass", "")
+        first, *_ = self.servers.servers
+        cache = await started_cache(
+            self,
+            RedisSettings(cluster_model="cluster", nodes=(f"{first.address}:common",)),
+        )
+        await gatherResults([cache.set(f"k{number}", "v") for number in range(50)])
+        for server in self.servers.servers:
+            self.assertNotEqual(server.cli("DBSIZE"), "0")
+
+    @steps
+    async def test_stopped_at_once(self) -> None:
+        """
+        A stop that comes before the start is done ends it, with nothing left behind.
+        """
+        settings = cluster(self.servers)
+        for provider in (RedisCache(settings, reactor), RedisQueue(settings, reactor)):
+            started = provider.start()
+            stopped = provider.stop()
+            await failing(started)
+            await stopped
+
+    @steps
     async def test_left(self) -> None:
         """
         Stopping leaves nothing behind, also while the table is being asked for.
@@ -319,6 +351,30 @@ class NodeTests(TestCase):
         await until(lambda: len(received) == 3)
 
     @steps
+    async def test_queue_leaves_former_member(self) -> None:
+        """
+        When the node that a queue has subscribed at is taken out of the cluster, which
+        leaves its connections open, the queue subscribes at a member.
+        """
+        self.patch(ClusterNodes, "check_every", 0.1)
+        queue = await started_queue(self, self.settings)
+        restored: list[None] = []
+        queue.on_restored(lambda: restored.append(None))
+        received: list[str] = []
+        await queue.subscribe("/a", lambda topic, text: received.append(text))
+        (address,) = queue._subscriber.addresses
+        former = next(s for s in self.servers.servers if s.port == address.port)
+        members = [server for server in self.servers.servers if server is not former]
+        name = self.servers.node_id(former)
+        former.cli("CLUSTER", "RESET", "SOFT")
+        for server in members:
+            server.cli("CLUSTER", "FORGET", name)
+        await until(lambda: restored)
+        for number, server in enumerate(members):
+            server.cli("PUBLISH", "/a", str(number))
+        await until(lambda: len(received) == 2)
+
+    @steps
     async def test_seed_dies(self) -> None:
         """
         Nodes that are not configured are met, and are enough when those that are have
@@ -359,20 +415,6 @@ class NodeTests(TestCase):
         except AssertionError:
             return False
         return True
-
-    @steps
-    async def test_passwords_of_nodes(self) -> None:
-        """
-        A password behind the port of one node serves for all that are met.
-        """
-        first = self.servers.servers[0]
-        cache = await started_cache(
-            self,
-            RedisSettings(cluster_model="cluster", nodes=(f"{first.address}:common",)),
-        )
-        await gatherResults([cache.set(f"k{number}", "v") for number in range(50)])
-        for server in self.servers.servers:
-            self.assertNotEqual(server.cli("DBSIZE"), "0")
 
 
 class DownTests(TestCase):
