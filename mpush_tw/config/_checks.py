@@ -250,7 +250,16 @@ def _doors(settings: Settings) -> list[_Door]:
             net.metrics_server_bind_ip,
         ),
         _Door(_net("ws-server-port"), net.ws_server_port, ""),
+        *_alloc_doors(settings),
     ]
+
+
+def _alloc_doors(settings: Settings) -> Iterator[_Door]:
+    net = settings.net
+    if settings.alloc.enabled and not net.alloc_server_endpoint:
+        yield _Door(
+            _net("alloc-server-port"), net.alloc_server_port, net.alloc_server_bind_ip
+        )
 
 
 def _ports(settings: Settings) -> Iterator[Conflict]:

@@ -18,6 +18,7 @@ Keys, types and defaults follow operations 2.2 to 2.12, DESIGN 4 and 5b.
 from __future__ import annotations
 
 import os
+import re
 from typing import Any, Final
 
 import attrs
@@ -28,6 +29,7 @@ from mpush_tw.config.units import INT32_MAX, INT64_MAX
 
 __all__ = [
     "LOG_LEVELS",
+    "AllocSettings",
     "BufferSettings",
     "CoreSettings",
     "FlowControlSettings",
@@ -296,7 +298,12 @@ class NetSettings:
     @ivar public_host_mapping: C{public-host-mapping}. Local address to public
         address; asked when C{public-ip} is empty.
     @ivar alloc_server_port: C{alloc-server-port}. Port of the alloc service.
+    @ivar alloc_server_bind_ip: C{alloc-server-bind-ip}. Where it listens; empty is
+        everywhere.
     @ivar alloc_server_protocol: C{alloc-server-protocol}. C{"http"} or C{"https"}.
+    @ivar alloc_server_endpoint: C{alloc-server-endpoint}. Where it listens, as a
+        Twisted endpoint (C{ssl:9999:privateKey=…:certKey=…}) in place of port, address
+        and protocol; empty is none.
     @ivar snd_buf: C{snd_buf}. Kernel send buffers.
     @ivar rcv_buf: C{rcv_buf}. Kernel receive buffers.
     @ivar write_buffer_water_mark: C{write-buffer-water-mark}.
@@ -339,7 +346,9 @@ class NetSettings:
         check=key.mapped_host, wanted='an object such as { "10.0.0.1": "1.2.3.4" }'
     )
     alloc_server_port: int = key.port(9999)
+    alloc_server_bind_ip: str = key.text(check=key.host)
     alloc_server_protocol: str = key.choice("http", "http", "https")
+    alloc_server_endpoint: str = key.text()
     snd_buf: BufferSettings = key.section(BufferSettings, name="snd_buf")
     rcv_buf: BufferSettings = key.section(BufferSettings, name="rcv_buf")
     write_buffer_water_mark: WaterMarkSettings = key.section(WaterMarkSettings)
@@ -543,6 +552,47 @@ class HttpSettings:
     allowed_hosts: tuple[str, ...] = key.texts(
         check=key.host, wanted='host names such as ["example.com"]'
     )
+
+
+def _origin(written: str) -> str:
+    if not re.fullmatch(r"|\*|https?://[\w.:\[\]-]+", written, re.ASCII):
+        raise ValueError(
+            "expected an origin such as https://www.example.com, * for all, or nothing"
+        )
+    return written
+
+
+@attrs.frozen(kw_only=True)
+class AllocSettings:
+    """
+    C{mp.alloc}: the service that tells clients which servers to connect to (services
+    A5). Its port and addresses are in L{NetSettings}.
+
+    @ivar enabled: C{enabled}. Whether a node serves it; C{twistd mpush-alloc} does so
+        in any case.
+    @ivar strategy: C{strategy}. The order of the list: C{"online"}, C{"weight"},
+        C{"random"} or C{"round-robin"}.
+    @ivar push_enabled: C{push-enabled}. Whether there is a page that pushes.
+    @ivar push_token: C{push-token}. What a push must bring along, C{Authorization:
+        Bearer …}. Empty: nothing, but pushes are taken from this machine only (DESIGN
+        5c). A secret.
+    @ivar refresh_interval: C{refresh-interval}. Between two looks at the whole
+        registry, in seconds; its changes are seen at once.
+    @ivar count_interval: C{count-interval}. Between two counts of the users online, in
+        seconds.
+    @ivar max_servers: C{max-servers}. Servers in one answer; 0 is all.
+    @ivar allow_origin: C{allow-origin}. C{Access-Control-Allow-Origin} of the lists;
+        empty: none, as in the original.
+    """
+
+    enabled: bool = key.boolean(False)
+    strategy: str = key.choice("online", "online", "weight", "random", "round-robin")
+    push_enabled: bool = key.boolean(False)
+    push_token: str = key.text(secret=True)
+    refresh_interval: float = key.duration("5m", least=1)
+    count_interval: float = key.duration("15s", least=0.1)
+    max_servers: int = key.integer(0, least=0)
+    allow_origin: str = key.text(check=_origin)
 
 
 @attrs.frozen(kw_only=True)
@@ -754,6 +804,7 @@ class Settings:
     @ivar zk: C{zk}.
     @ivar redis: C{redis}.
     @ivar http: C{http}.
+    @ivar alloc: C{alloc}.
     @ivar thread: C{thread}.
     @ivar push: C{push}.
     @ivar monitor: C{monitor}.
@@ -781,6 +832,7 @@ class Settings:
     zk: ZkSettings = key.section(ZkSettings)
     redis: RedisSettings = key.section(RedisSettings)
     http: HttpSettings = key.section(HttpSettings)
+    alloc: AllocSettings = key.section(AllocSettings)
     thread: ThreadSettings = key.section(ThreadSettings)
     push: PushSettings = key.section(PushSettings)
     monitor: MonitorSettings = key.section(

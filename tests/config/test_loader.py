@@ -375,8 +375,17 @@ class RefusedTests(LoaderTestCase):
         """Keys with a few words refuse all others."""
         self.refuse("mp.push.tags-match=prefix")
         self.refuse("mp.net.alloc-server-protocol=ftp")
+        self.refuse("mp.alloc.strategy=least")
         error = self.refuse("mp.redis.cluster-model=sharded")
         self.assertIn("expected single, cluster or sentinel", error.problem)
+
+    def test_origins(self) -> None:
+        """What may stand in Access-Control-Allow-Origin: nothing, all, one origin."""
+        for origin in ("", "*", "https://www.example.com", "http://[::1]:8080"):
+            loaded = self.load(f"mp.alloc.allow-origin={origin}")
+            self.assertEqual(loaded.settings.alloc.allow_origin, origin)
+        for origin in ("example.com", "https://a, https://b", "https://a/x", "null"):
+            self.refuse(f"mp.alloc.allow-origin={origin}")
 
     def test_sentinel(self) -> None:
         """Sentinels without the master's name are refused."""
@@ -488,6 +497,19 @@ class PortTests(LoaderTestCase):
     def test_udp_gateway(self) -> None:
         """A UDP gateway is in nobody's way."""
         self.load("mp.net.gateway-server-net=udp", "mp.net.gateway-server-port=3000")
+
+    def test_alloc_port_of_a_node(self) -> None:
+        """The alloc port counts where the node serves alloc, and at a port of its own.
+
+        The alloc process reads the same file as the nodes, where it has a key.
+        """
+        same = "mp.net.alloc-server-port=3000"
+        self.load(same)
+        error = self.refuse(same, "mp.alloc.enabled=true")
+        self.assertEqual(error.key, "mp.net.alloc-server-port")
+        self.load(
+            same, "mp.alloc.enabled=true", "mp.net.alloc-server-endpoint=tcp:9999"
+        )
 
     def test_free_ports(self) -> None:
         """Any number of doors may ask for a free port."""
