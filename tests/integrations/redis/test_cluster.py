@@ -433,9 +433,9 @@ class DownTests(TestCase):
         servers = redis_cluster()
         self.addCleanup(servers.stop)
         cache = await started_cache(self, cluster(servers))
-        restored: list[None] = []
-        cache.on_restored(lambda: restored.append(None))
         dead = servers.servers[0]
+        restored: list[str] = []
+        cache.on_restored(lambda: restored.append(dead.cli("CLUSTER", "INFO")))
         key = next(
             key
             for key in (f"k{number}" for number in range(100))
@@ -452,6 +452,8 @@ class DownTests(TestCase):
         waiting = cache.get(key)
         dead.start()
         await until(lambda: restored, 20)
+        # Not earlier: for two seconds after its start a node refuses everything.
+        self.assertIn("cluster_state:ok", restored[0])
         self.assertIsNone(await cache.get(key))
         try:
             await waiting

@@ -35,11 +35,17 @@ class PoolTestCase(SynchronousTestCase):
         self.clock = Clock()
         self.server = FakeServer(self.clock)
         self.events: list[str] = []
-        self.pool = Pool(
+        self.pool = self.make(self.limits)
+
+    def make(self, limits: PoolLimits) -> Pool:
+        """
+        Make a pool that notes when its server is lost and back.
+        """
+        return Pool(
             "Redis at 10.0.0.1:6379",
             "store",
             self.server.dial,
-            self.limits,
+            limits,
             self.clock,
             lost=lambda: self.events.append("lost"),
             back=lambda: self.events.append("back"),
@@ -385,6 +391,23 @@ class LostTests(PoolTestCase):
         self.clock.pump([0.1] * 25)
         self.assertEqual(self.events, ["lost", "back"])
         self.assertTrue(self.pool.up)
+
+    def test_remaining_ones_are_dead(self) -> None:
+        """
+        However many they are, all are asked at once.
+        """
+        self.pool = self.make(PoolLimits(kept=4, most=4))
+        started = self.pool.start()
+        for _ in range(4):
+            self.server.accept()
+        self.successResultOf(started)
+        for _ in range(3):
+            self.server.connections[0].dataReceived(b"+PONG\r\n")
+        self.steady()
+        lose(self.server.connections[0])
+        self.server.accept()
+        self.clock.pump([0.1] * 25)
+        self.assertEqual(self.events, ["lost", "back"])
 
     def test_long_outage(self) -> None:
         """

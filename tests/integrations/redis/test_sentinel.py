@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.trial.unittest import TestCase
 
 from mpush_tw.config.settings import RedisSettings
-from mpush_tw.integrations.redis import RedisCache, RedisQueue
+from mpush_tw.integrations.redis import RedisCache, RedisQueue, _connection
 from tests.integrations.contracts import steps
 from tests.integrations.redis.support import (
     failing,
@@ -95,8 +95,10 @@ class FailoverTests(TestCase):
     async def test_master_falls_silent(self) -> None:
         """
         When the master stops without a word, the new one is used, also after the old
-        one goes on and still takes itself for the master.
+        one goes on and still takes itself for the master. The sentinels say so: nobody
+        has to run into its silence first.
         """
+        self.patch(_connection, "IDLE", 1000)
         old, new = self.servers.master, self.servers.replica
         old.pause()
         await self.both_restored()
