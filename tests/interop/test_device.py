@@ -58,9 +58,9 @@ class JavaDevice(_Base):
 
     async def test_push_up(self) -> None:
         """
-        Pushes from the device are acknowledged. Now and then, mostly the first time, the
-        client is not ready for an answer that comes at once (clients 2.13): it connects
-        anew then.
+        Pushes from the device are acknowledged. Now and then, mostly the first time,
+        the client is not ready for an answer that comes at once (clients 2.13) and
+        connects anew.
         """
         device = await self.java_device(self.name, self.doors, self.user)
         answered = 0
