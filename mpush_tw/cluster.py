@@ -1,12 +1,11 @@
 """
-Composition of what a cluster shares: the stores of a node or of a sender, and senders
-made from a configuration file::
+Composition of senders from a configuration file::
 
     sender = cluster_sender("/etc/mpush/mpush.conf", reactor=reactor)
     await sender.start()
 
-The providers for Redis and ZooKeeper are imported when they are needed: a standalone
-node does without their libraries. So are the senders: a node has none.
+What a sender is made of is imported when it is needed: a node has none. The stores that
+nodes and senders share are those of L{mpush_tw.stores}.
 """
 
 from __future__ import annotations
@@ -15,70 +14,28 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import attrs
-
 from mpush_tw.config import Settings, addresses, load_settings
 from mpush_tw.errors import ConfigError
-from mpush_tw.interfaces import (
-    ICache,
-    IClientClassifier,
-    IMessageQueue,
-    IServiceDiscovery,
-    IServiceRegistry,
-)
+from mpush_tw.interfaces import IClientClassifier
+from mpush_tw.stores import Stores, shared_stores
 
 if TYPE_CHECKING:
     from mpush_tw.sender import PushSender
     from mpush_tw.sender._pool import IGatewayPool
     from mpush_tw.sender.blocking import BlockingSender
 
+__all__ = [
+    "Config",
+    "Stores",
+    "blocking_cluster_sender",
+    "cluster_sender",
+    "shared_stores",
+]
+
 Config = str | os.PathLike[str] | Settings
 """
 A configuration file, or what was read from one.
 """
-
-
-@attrs.frozen
-class Stores:
-    """
-    What the nodes and senders of a cluster have in common; in the memory of the process
-    when there is no cluster.
-
-    Nothing is started. The registry and the discovery may be one object.
-    """
-
-    cache: ICache
-    queue: IMessageQueue
-    registry: IServiceRegistry
-    discovery: IServiceDiscovery
-
-
-def shared_stores(settings: Settings, reactor: Any) -> Stores:
-    """
-    Make the stores that the settings ask for: Redis and ZooKeeper in a cluster, memory
-    otherwise (DESIGN 4).
-
-    @raise ConfigError: If the settings of a store cannot be used.
-    """
-    if settings.cluster:
-        return _cluster_stores(settings, reactor)
-    from mpush_tw.integrations.memory import MemoryCache, MemoryQueue, MemoryRegistry
-
-    nodes = MemoryRegistry()
-    return Stores(MemoryCache(reactor), MemoryQueue(reactor), nodes, nodes)
-
-
-def _cluster_stores(settings: Settings, reactor: Any) -> Stores:
-    from mpush_tw.integrations.redis import RedisCache, RedisQueue
-    from mpush_tw.integrations.zookeeper import ZooKeeperRegistry
-
-    nodes = ZooKeeperRegistry(settings.zk, reactor)
-    return Stores(
-        RedisCache(settings.redis, reactor),
-        RedisQueue(settings.redis, reactor),
-        nodes,
-        nodes,
-    )
 
 
 def cluster_sender(

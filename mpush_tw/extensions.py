@@ -49,12 +49,14 @@ if TYPE_CHECKING:
     from mpush_tw.config import Settings
 
 __all__ = [
+    "BUILT_IN_ORDER",
     "POINTS",
     "BrokenModule",
     "Chosen",
     "Extension",
     "Extensions",
     "Point",
+    "built_in",
     "canonical_name",
     "find_extensions",
 ]
@@ -124,6 +126,13 @@ class Extension:
             f"<Extension {self.name} of {self.provides.__name__} by {self.where}, "
             f"order {self.order}>"
         )
+
+
+def built_in(provides: Any, name: str, factory: Callable[[], object]) -> Extension:
+    """
+    Describe what comes with mpush_tw.
+    """
+    return Extension(provides, name, factory, BUILT_IN_ORDER)
 
 
 # --------------------------------------------------------------------- points
@@ -337,7 +346,7 @@ class Extensions:
         """
         Have one serve at a point.
 
-        @param built_in: What comes with mpush_tw, at least one.
+        @param built_in: What comes with mpush_tw.
         @param also: Counts as installed, if no other of that name is.
         @return: What it has made: provides the point's interface.
         @raise ConfigError: If nobody provides what the settings name, two are of that
@@ -348,6 +357,10 @@ class Extensions:
             installed.append(also)
         candidates = [*installed, *built_in]
         extension = self._named(point, candidates)
+        if not candidates:
+            raise ConfigError(
+                point.key, "found nothing, expected a plug-in: nothing is built in"
+            )
         if extension is None:
             extension = self._first(point, candidates)
         return self._make(point, extension, extension in built_in)
@@ -364,17 +377,17 @@ class Extensions:
         serving = installed if extension is None else [extension]
         return [self._make(point, one, one in built_in) for one in serving]
 
-    def names(self, point: Point) -> bool:
+    def wanted(self, point: Point) -> str | None:
         """
-        Whether the settings name what serves at a point.
+        Give the name of what the settings want at a point, if they name one.
         """
-        return point.name in self._names
+        return self._names.get(point.name)
 
     def _of(self, point: Point) -> list[Extension]:
         return [one for one in self._installed if one.provides is point.interface]
 
     def _named(self, point: Point, candidates: list[Extension]) -> Extension | None:
-        wanted = self._names.get(point.name)
+        wanted = self.wanted(point)
         if wanted is None:
             return None
         found = [one for one in candidates if one.name == wanted]

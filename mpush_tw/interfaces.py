@@ -789,8 +789,10 @@ class IExtensionContext(Interface):
         Have the push centre push. The request's listener is told exactly once how it
         ended, maybe before this returns.
 
+        @param request: Its content has C{mp.core.max-packet-size} bytes at most.
         @raise mpush_tw.errors.Unavailable: Before L{ServerStarted}, and from
             L{ServerStopping} on.
+        @raise mpush_tw.errors.PushError: If the content is too long.
         """
 
     def run_blocking(function: Callable[..., _T], *args: object) -> Deferred[_T]:

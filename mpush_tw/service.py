@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import resource
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -27,13 +27,11 @@ from twisted.internet.error import CannotListenError, ReactorNotRunning
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
-from mpush_tw.client_types import DefaultClassifier
-from mpush_tw.cluster import shared_stores
 from mpush_tw.config import LoadedSettings
 from mpush_tw.config import addresses as node_addresses
 from mpush_tw.core.connection import Connection
-from mpush_tw.core.defaults import AcceptEveryBind, DropUpstream
 from mpush_tw.core.events import Events
+from mpush_tw.core.extension_metrics import ExtensionMetrics
 from mpush_tw.core.flow import GlobalFlow
 from mpush_tw.core.handlers import Dispatcher
 from mpush_tw.core.handlers.bind import BindHandler
@@ -46,6 +44,7 @@ from mpush_tw.core.metrics import NodeMetrics
 from mpush_tw.core.push.broadcast_centre import BroadcastCentre, BroadcastLimits
 from mpush_tw.core.push.centre import PushCentre
 from mpush_tw.core.push.conditions import ScriptHost, condition_for
+from mpush_tw.core.push.listeners import BothListeners, SafeListener
 from mpush_tw.core.push.message_ids import MessageIds
 from mpush_tw.core.push.traces import Traces
 from mpush_tw.core.registry import Admission, Connections
@@ -58,16 +57,23 @@ from mpush_tw.core.routing.router import Router
 from mpush_tw.core.sessions import ReusableSessions
 from mpush_tw.core.wheel import TimingWheel
 from mpush_tw.errors import ConfigError, MPushError, Unavailable
+from mpush_tw.extension_context import NodeContext, PushDoor, plug_in_logger
+from mpush_tw.extensions import (
+    PUSH_LISTENER,
+    Chosen,
+    Extension,
+    Extensions,
+    built_in,
+)
 from mpush_tw.interfaces import (
     ConnectionClosed,
-    IBindValidator,
-    IClientClassifier,
-    IUpstreamHandler,
+    ConnectionOpened,
+    IPushListener,
     ServerStarted,
     ServerStopping,
     ServiceNode,
 )
-from mpush_tw.keys import node_key
+from mpush_tw.parts import choose_parts
 from mpush_tw.protocol.commands import Command
 from mpush_tw.protocol.gateway import GatewayKick
 from mpush_tw.start_notices import announce
@@ -82,6 +88,7 @@ _UNLIMITED_FILES = 1_000_000
 _RESERVED_FILES = 256
 _DRAIN_STEP = 0.1
 _SETTLE_SECONDS = 5.0
+_EXECUTOR_SECONDS = 6.0
 
 
 class Node(MultiService):
@@ -89,6 +96,7 @@ class Node(MultiService):
     One push server.
 
     @ivar started: Fires when the node serves, fails when it cannot.
+    @ivar parts: What serves at each extension point.
     """
 
     def __init__(
@@ -97,11 +105,11 @@ class Node(MultiService):
         reactor: Any,
         *,
         log: NodeLog | None = None,
-        validator: IBindValidator | None = None,
-        classifier: IClientClassifier | None = None,
-        upstream: IUpstreamHandler | None = None,
+        extensions: Sequence[Extension] = (),
     ) -> None:
         """
+        @param extensions: Plug-ins that a program brings along, beside those that are
+            installed.
         @raise ConfigError: If the settings cannot be served.
         """
         super().__init__()  # type: ignore[no-untyped-call]
@@ -118,26 +126,31 @@ class Node(MultiService):
         self._ending: set[Deferred[None]] = set()
         self._shared_list = False
         self._node_id = str(uuid.uuid4())
-        self.key, self.key_is_new = node_key(settings)
+        self.extensions = Extensions.find(settings, reactor, extensions)
+        self.parts = choose_parts(self.extensions, settings, reactor)
+        self.key = self.parts.key
 
         self.metrics = NodeMetrics()
-        self.metrics.sample_key = self.key.is_sample
+        self.metrics.sample_key = self.key is not None and self.key.is_sample
+        self.extension_metrics = ExtensionMetrics()
         self.events = Events(reactor)
         self.wheel = TimingWheel(reactor)
-        self.stores = shared_stores(settings, reactor)
+        self.stores = self.parts.stores
         self.cache = self.stores.cache
         self.queue = self.stores.queue
         self.registry = self.stores.registry
         self.discovery = self.stores.discovery
-        self._build_routing(classifier or DefaultClassifier())
+        self._build_routing()
         self._build_push()
-        self._build_connect(validator or AcceptEveryBind(), upstream or DropUpstream())
+        self._build_connect()
         self._build_gateway()
         self._build_operations()
+        for listener in self.parts.listeners:
+            self.events.subscribe(listener.event_occurred)
 
     # ------------------------------------------------------------- assembly
 
-    def _build_routing(self, classifier: IClientClassifier) -> None:
+    def _build_routing(self) -> None:
         settings = self.settings
         self.identity = NodeIdentity(
             node_addresses.gateway_register_ip(settings),
@@ -149,7 +162,7 @@ class Node(MultiService):
             self.identity,
             self.local_routes,
             self.remote_routes,
-            classifier,
+            self.parts.classifier,
             self.events,
             self.log,
             self.metrics,
@@ -213,9 +226,7 @@ class Node(MultiService):
             self.traces,
         )
 
-    def _build_connect(
-        self, validator: IBindValidator, upstream: IUpstreamHandler
-    ) -> None:
+    def _build_connect(self) -> None:
         settings, log, metrics = self.settings, self.log, self.metrics
         core, limits, net = settings.core, settings.limits, settings.net
         self.connections = Connections(
@@ -238,8 +249,10 @@ class Node(MultiService):
             core.max_heartbeat,
             self.connections.secured,
         )
-        bind = BindHandler(self.router, validator, self.reactor, log, metrics)
-        push = PushHandler(upstream, self.centre, self.reactor, log, metrics)
+        bind = BindHandler(
+            self.router, self.parts.validator, self.reactor, log, metrics
+        )
+        push = PushHandler(self.parts.upstream, self.centre, self.reactor, log, metrics)
         heartbeat = HeartbeatHandler(log, metrics)
         late = not settings.security.allow_before_handshake
         table = Dispatcher(log, metrics.conn)
@@ -253,7 +266,7 @@ class Node(MultiService):
         table.register(Command.HTTP_PROXY, proxy_is_off, after_handshake=late)
         self.dispatcher = table
         self.connect_door = ConnectDoor(
-            self.key,
+            self.parts.cipher,
             self.connections,
             Admission(limits.max_connections or _file_limit(), limits.max_per_address),
             table,
@@ -265,6 +278,7 @@ class Node(MultiService):
             core.compress_threshold,
             limits.max_inflated_size,
             settings.security.require_crypto,
+            self._connection_opened,
         )
         marks = net.write_buffer_water_mark
         self.connect_listener = ListeningService(
@@ -297,6 +311,7 @@ class Node(MultiService):
             settings.limits.max_inflated_size,
             net.gateway_allowed_peers,
         )
+        self._build_push_listener()
         self.gateway_listener: ListeningService | DatagramGateway
         if net.gateway_server_net == "udp":
             self.gateway_listener = self._datagram_gateway()
@@ -304,6 +319,40 @@ class Node(MultiService):
             self.gateway_listener = self._stream_gateway()
         self.gateway_listener.setName("gateway")  # type: ignore[no-untyped-call]
         self.gateway_listener.setServiceParent(self)  # type: ignore[no-untyped-call]
+
+    def _build_push_listener(self) -> None:
+        """
+        Let a plug-in push, and hear how pushes of senders end once these have been
+        answered.
+        """
+        door = self.gateway_door
+        answers = door.listener
+        self.push_door = PushDoor(
+            self.centre, self.log, self.settings.core.max_packet_size
+        )
+        listener = self.extensions.choose(
+            PUSH_LISTENER, built_in(IPushListener, "gateway", lambda: answers)
+        )
+        if listener is not answers:
+            door.listener = BothListeners(answers, SafeListener(listener, self.log))
+
+    def _context(self, chosen: Chosen) -> NodeContext:
+        name, stores = chosen.extension.name, self.stores
+        return NodeContext(
+            name,
+            self.settings,
+            self.reactor,
+            plug_in_logger(name, self.log),
+            stores.cache,
+            stores.queue,
+            stores.registry,
+            stores.discovery,
+            self.events,
+            self.extension_metrics,
+            self.loaded.whole,
+            self.parts.executor,
+            self.push_door,
+        )
 
     def _stream_gateway(self) -> ListeningService:
         net = self.settings.net
@@ -428,6 +477,7 @@ class Node(MultiService):
 
     async def _start(self) -> None:
         try:
+            await self._start_extensions()
             await self._connect_stores()
             self.connect_listener.resume()
             self.gateway_listener.resume()
@@ -438,9 +488,16 @@ class Node(MultiService):
         except Exception:
             await self._close_ports()
             await self._stop_stores()
+            await self._stop_extensions()
             raise
         announce(self)
+        self.push_door.open = True
         self.events.post(ServerStarted())
+
+    async def _start_extensions(self) -> None:
+        for notice in self.extensions.notices:
+            self.log.console.notice("plug-ins: {notice}", notice=notice)
+        await self.extensions.start(self._context)
 
     async def _connect_stores(self) -> None:
         await self.cache.start()
@@ -533,7 +590,10 @@ class Node(MultiService):
     async def _stop(self) -> None:
         if self._starting is not None:
             self._starting.cancel()
+        self.push_door.open = False
         self.events.post(ServerStopping())
+        # Now: listeners hear of it before anything is withdrawn.
+        self.events.flush()
         for node in self._service_nodes():
             await self._attempt("withdrawing a node", self.registry.deregister(node))
         await self.connect_listener.close()
@@ -547,6 +607,7 @@ class Node(MultiService):
         await self._close_ports()
         await super().stopService()  # type: ignore[no-untyped-call]
         await self._stop_stores()
+        await self._stop_extensions()
         self.log.console.notice("=" * 20 + "MPUSH SERVER STOPPED SUCCESS" + "=" * 19)
 
     async def _end_pushes(self) -> None:
@@ -605,6 +666,17 @@ class Node(MultiService):
         ):
             await self._attempt(f"disconnecting {name}", stop())
 
+    async def _stop_extensions(self) -> None:
+        """
+        End the plug-ins, and the threads in which they may be waiting.
+        """
+        await self.extensions.stop()
+        stopped = self.parts.executor.stop()
+        try:
+            await stopped.addTimeout(_EXECUTOR_SECONDS, self.reactor)
+        except Exception:
+            self.log.console.failure("the executor did not stop", Failure())
+
     async def _attempt(self, what: str, step: Deferred[None]) -> None:
         """
         Take one step of a stop; what it depends on may be away.
@@ -627,6 +699,9 @@ class Node(MultiService):
         self.reactor.callLater(0, stop)
 
     # ---------------------------------------------------------------- events
+
+    def _connection_opened(self, connection: Connection) -> None:
+        self.events.post(ConnectionOpened(connection.door, connection.id))
 
     def _connection_closed(self, connection: Connection) -> Deferred[None]:
         user_id = connection.user_id

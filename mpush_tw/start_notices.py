@@ -65,6 +65,9 @@ def _announce_mode(node: Node) -> None:
 
 def _announce_key(node: Node) -> None:
     console = node.log.console
+    if node.key is None:
+        # A plug-in opens the handshakes, and knows what clients need for it.
+        return
     if node.key.is_sample:
         console.notice(
             "WARNING: the published sample key is in use; everybody can read what "
@@ -74,7 +77,7 @@ def _announce_key(node: Node) -> None:
         console.notice(
             "{made} RSA key of {bits} bits below {home}/keys; clients need this "
             "public key: {key}",
-            made="Made an" if node.key_is_new else "Using the",
+            made="Made an" if node.parts.key_is_new else "Using the",
             bits=node.key.bits,
             home=node.settings.home,
             key=node.key.public.text(),

@@ -22,9 +22,8 @@ from mpush_tw.core.log import NodeLog
 from mpush_tw.core.metrics import DoorMetrics, NodeMetrics
 from mpush_tw.core.registry import Admission, Connections
 from mpush_tw.errors import ProtocolError
-from mpush_tw.protocol.body import open_body, seal_body
+from mpush_tw.protocol.body import Cipher, open_body, seal_body
 from mpush_tw.protocol.commands import Command, Flag
-from mpush_tw.protocol.crypto import RsaPrivateKey
 from mpush_tw.protocol.messages import (
     BindUser,
     Error,
@@ -81,12 +80,13 @@ class ConnectDoor:
         "max_packet_size",
         "metrics",
         "node_metrics",
+        "opened",
         "require_crypto",
     )
 
     def __init__(
         self,
-        key: RsaPrivateKey,
+        key: Cipher,
         connections: Connections,
         admission: Admission,
         dispatcher: Dispatcher,
@@ -98,10 +98,13 @@ class ConnectDoor:
         compress_threshold: int,
         max_inflated: int,
         require_crypto: bool,
+        opened: Callable[[Connection], None] = lambda connection: None,
     ) -> None:
         """
+        @param key: Opens what comes before the handshake, and HANDSHAKE itself.
         @param closed: Told of each connection that has ended, once.
         @param require_crypto: Refuse BIND, UNBIND and PUSH in clear (S-12).
+        @param opened: Told of each connection that was accepted.
         """
         self.key = key
         self.connections = connections
@@ -116,6 +119,7 @@ class ConnectDoor:
         self.compress_threshold = compress_threshold
         self.max_inflated = max_inflated
         self.require_crypto = require_crypto
+        self.opened = opened
 
 
 @implementer(IProtocol, IPushProducer)
@@ -160,6 +164,7 @@ class ConnectProtocol(Connection):
         # A device that does not read is not read from either.
         self.transport.registerProducer(self, True)
         door.connections.add(self)
+        door.opened(self)
         if door.log.conn.info_on:
             door.log.conn.info(
                 "client connected conn={channel}", channel=self.channel()

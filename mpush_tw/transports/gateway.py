@@ -141,7 +141,7 @@ class GatewayDoor:
         self.max_inflated = max_inflated
         self._networks = [ip_network(text, strict=False) for text in allowed_peers]
         self.connections: set[GatewayProtocol] = set()
-        self.listener = GatewayListener(log)
+        self.listener: IPushListener = GatewayListener(log)
         self.queries = GatewayQueries(centre)
 
     def allows(self, host: str) -> bool:

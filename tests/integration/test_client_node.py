@@ -38,6 +38,7 @@ from mpush_tw.client import (
 from mpush_tw.client.blocking import BlockingClient
 from mpush_tw.config import load_settings
 from mpush_tw.core.log import NodeLog
+from mpush_tw.extensions import Extension
 from mpush_tw.interfaces import IBindValidator, IUpstreamHandler, UpstreamMessage
 from mpush_tw.protocol.commands import Command
 from mpush_tw.protocol.crypto import RsaPrivateKey
@@ -195,11 +196,11 @@ class ClientNodeTestCase(NodeTestCase):
         await sender.start()
         return sender
 
-    async def another_node(self, port: int = 0, **parts: Any) -> Node:
+    async def another_node(self, port: int = 0, *extensions: Extension) -> Node:
         """
         Start a node beside the first.
 
-        @param parts: Providers of extension points, as L{Node} takes them.
+        @param extensions: What it uses instead of what is built in.
         """
         overrides = [
             f"mp.home={self.home}",
@@ -212,7 +213,9 @@ class ClientNodeTestCase(NodeTestCase):
             "mp.net.admin-server-port=0",
         ]
         log = NodeLog("debug", clock, self.events.append)
-        node = Node(load_settings(None, overrides, {}), clock, log=log, **parts)
+        node = Node(
+            load_settings(None, overrides, {}), clock, log=log, extensions=extensions
+        )
         self.addCleanup(node.stopService)
         node.startService()
         await node.started
@@ -490,7 +493,9 @@ class PushUpTests(ClientNodeTestCase):
         Start a node with an inbox, and a client of it.
         """
         self.inbox = Inbox()
-        self.business = await self.another_node(upstream=self.inbox)
+        self.business = await self.another_node(
+            0, Extension(IUpstreamHandler, "inbox", lambda: self.inbox)
+        )
         return await self.online("phone", self.business, **settings)
 
     async def test_acknowledged(self) -> None:
@@ -719,7 +724,9 @@ class ReconnectTests(ClientNodeTestCase):
         """
         inbox = Inbox()
         inbox.broken = True
-        node = await self.another_node(upstream=inbox)
+        node = await self.another_node(
+            0, Extension(IUpstreamHandler, "inbox", lambda: inbox)
+        )
         client, app = await self.online(node=node)
         answer = client.push(b"x", timeout=60)
         while not node.metrics.upstream["failed"]:
@@ -738,7 +745,9 @@ class RefusedBindTests(ClientNodeTestCase):
         """
         Start a node that takes these tokens, and a client of it.
         """
-        self.strict = await self.another_node(validator=Tokens(*tokens))
+        self.strict = await self.another_node(
+            0, Extension(IBindValidator, "tokens", lambda: Tokens(*tokens))
+        )
         client, app = self.device("phone", self.strict, **settings)
         await app.next("handshake")
         return client, app

@@ -13,7 +13,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import ensureDeferred
 from twisted.internet.threads import deferToThread
 
-from mpush_tw import service
+from mpush_tw import parts, service
 from mpush_tw.cluster import Stores
 from mpush_tw.config import load_settings
 from mpush_tw.integrations.memory import MemoryCache, MemoryQueue, MemoryRegistry
@@ -42,7 +42,7 @@ class DatagramNodeTestCase(NodeTestCase):
         )
         nodes = MemoryRegistry()
         stores = Stores(MemoryCache(reactor), MemoryQueue(reactor), nodes, nodes)  # type: ignore[arg-type]
-        self.patch(service, "shared_stores", lambda settings, reactor: stores)
+        self.patch(parts, "shared_stores", lambda *_: stores)
         return super().setUp()
 
     def bind(self, node: Node, device_id: str, user_id: str = "alice") -> Device:
