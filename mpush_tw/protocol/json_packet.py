@@ -7,7 +7,7 @@ its codec.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -50,25 +50,50 @@ def encode_json_packet(
 
     @param flags: Ack bits of a PUSH; bit 16 is added.
     """
+    return json_payload(cmd, session_id, flags, body).decode()
+
+
+def json_payload(
+    cmd: int,
+    session_id: int,
+    flags: int = 0,
+    body: Mapping[str, object] | None = None,
+    encode: Callable[[object], bytes] = encode_json,
+) -> bytes:
+    """
+    Write what a text frame carries; see L{encode_json_packet}.
+
+    @param encode: Writes JSON as UTF-8 (C{IJsonCodec}).
+    """
     members: dict[str, object] = {"body": body} if body else {}
     members["bodyLength"] = len(body) if body else 0
     members["cmd"] = cmd
     members["flags"] = flags | _JSON_BODY
     members["sessionId"] = session_id
-    return encode_json(members).decode()
+    return encode(members)
 
 
-def decode_json_packet(text: str | bytes) -> JsonPacket:
+def decode_json_packet(
+    text: str | bytes, decode: Callable[[bytes], object] | None = None
+) -> JsonPacket:
     """
     Read a text frame.
 
+    @param decode: Reads JSON, C{None} for the library that is used everywhere
+        (C{IJsonCodec}).
     @raise ProtocolError: If it is no JSON object, or its body is neither an object
         nor null; the caller closes without an answer (protocol 14.2).
     """
+    members: object
     try:
-        members = msgspec.json.decode(text, type=dict[str, object])
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        if decode is None:
+            members = msgspec.json.decode(text, type=dict[str, object])
+        else:
+            members = decode(text.encode() if isinstance(text, str) else text)
+    except (ValueError, RecursionError) as error:
         raise ProtocolError(f"not a JSON packet: {error}") from None
+    if not isinstance(members, dict):
+        raise ProtocolError("not a JSON packet: not an object")
     body = members.get("body")
     if body is None:
         body = {}

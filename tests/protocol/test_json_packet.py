@@ -16,6 +16,7 @@ from mpush_tw.protocol.json_packet import (
     JsonPacket,
     decode_json_packet,
     encode_json_packet,
+    json_payload,
 )
 from tests.protocol.strategies import ints, signed_bytes
 
@@ -231,3 +232,41 @@ class DecodingTests(SynchronousTestCase):
         self.assertEqual(
             repr(packet), "{cmd=15, cc=0, flags=24, sessionId=4, lrc=0, body=1}"
         )
+
+
+class CodecTests(SynchronousTestCase):
+    """
+    Another JSON library in place of ours.
+    """
+
+    def test_written(self) -> None:
+        """
+        It writes the members in their order.
+        """
+        text = json_payload(
+            2, 1, encode=lambda value: json.dumps(value, indent=0).encode()
+        )
+        self.assertEqual(
+            text, b'{\n"bodyLength": 0,\n"cmd": 2,\n"flags": 16,\n"sessionId": 1\n}'
+        )
+
+    def test_read(self) -> None:
+        """
+        It reads what arrives, in bytes.
+        """
+        read: list[bytes] = []
+
+        def decode(text: bytes) -> object:
+            read.append(text)
+            return json.loads(text)
+
+        packet = decode_json_packet('{"cmd":5,"body":{"a":1}}', decode)
+        self.assertEqual(packet, JsonPacket(5, 16, 0, {"a": 1}))
+        self.assertEqual(read, [b'{"cmd":5,"body":{"a":1}}'])
+
+    def test_refused(self) -> None:
+        """
+        What it cannot read, or reads as something else than an object, is refused.
+        """
+        for text in ("{", "[]", "5", "null"):
+            self.assertRaises(ProtocolError, decode_json_packet, text, json.loads)
