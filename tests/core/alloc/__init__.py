@@ -1,0 +1,3 @@
+"""
+Tests for L{mpush_tw.core.alloc}.
+"""
