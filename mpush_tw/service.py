@@ -68,6 +68,7 @@ from mpush_tw.extensions import (
 from mpush_tw.interfaces import (
     ConnectionClosed,
     ConnectionOpened,
+    IExecutor,
     IPushListener,
     ServerStarted,
     ServerStopping,
@@ -180,7 +181,9 @@ class Node(MultiService):
             self.log,
         )
         self.events.subscribe(self.online.event_occurred)
-        self.repair = StoreRepair(self.router, self.online, self.log, self.metrics)
+        self.repair = StoreRepair(
+            self.router, self.online, self._other_gateways, self.log, self.metrics
+        )
         self.cache.on_restored(self.repair.store_restored)
         self.sessions = ReusableSessions(
             self.cache, int(settings.core.session_expired_time)
@@ -191,6 +194,13 @@ class Node(MultiService):
             self.gateway_listener.send_kick(kick)
         else:
             self.kicks.send(kick)
+
+    async def _other_gateways(self) -> list[tuple[str, int]]:
+        own = self.identity.host, self.identity.port
+        nodes = await self.discovery.lookup("/cluster/gs")
+        return [
+            (node.host, node.port) for node in nodes if (node.host, node.port) != own
+        ]
 
     def _build_push(self) -> None:
         push = self.settings.push
@@ -310,6 +320,7 @@ class Node(MultiService):
             core.max_packet_size,
             settings.limits.max_inflated_size,
             net.gateway_allowed_peers,
+            self.events.post,
         )
         self._build_push_listener()
         self.gateway_listener: ListeningService | DatagramGateway
@@ -350,7 +361,7 @@ class Node(MultiService):
             self.events,
             self.extension_metrics,
             self.loaded.whole,
-            self.parts.executor,
+            self.executor,
             self.push_door,
         )
 
@@ -404,6 +415,13 @@ class Node(MultiService):
                     metrics_site(self),
                 )
             )
+
+    @property
+    def executor(self) -> IExecutor:
+        """
+        What runs calls that block.
+        """
+        return self.parts.executor
 
     @property
     def gateway_connections(self) -> int:
@@ -671,7 +689,7 @@ class Node(MultiService):
         End the plug-ins, and the threads in which they may be waiting.
         """
         await self.extensions.stop()
-        stopped = self.parts.executor.stop()
+        stopped = self.executor.stop()
         try:
             await stopped.addTimeout(_EXECUTOR_SECONDS, self.reactor)
         except Exception:

@@ -78,7 +78,7 @@ class RemoteRoutes:
         @param route: As it was registered or found.
         @return: Whether the route was changed.
         """
-        return await self._replace(user_id, client_type, route, route.ended())
+        return await self.replace(user_id, client_type, route, route.ended())
 
     async def give_back(
         self,
@@ -93,7 +93,7 @@ class RemoteRoutes:
         @param route: What was registered.
         @param old: What L{register} returned.
         """
-        await self._replace(user_id, client_type, route, old or route.ended())
+        await self.replace(user_id, client_type, route, old or route.ended())
 
     async def restore(
         self, user_id: str, client_type: int, route: RemoteRoute
@@ -120,9 +120,15 @@ class RemoteRoutes:
                     return None
         return None
 
-    async def _replace(
+    async def replace(
         self, user_id: str, client_type: int, route: RemoteRoute, new: RemoteRoute
     ) -> bool:
+        """
+        Put a route in the place of another one.
+
+        @param route: What has to be there, in these or in other words.
+        @return: Whether it was.
+        """
         key, field = ROUTES_PREFIX + user_id, str(client_type)
         if await self._cache.hset_if(key, field, route.text, new.text):
             return True

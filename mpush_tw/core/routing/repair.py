@@ -7,15 +7,23 @@ have taken users over without this one hearing of it. When the store is back:
 
   - routes whose connection has ended are ended there, and their users taken off the
     online list;
-  - each bound connection has its route and its user on the list again, unless another
-    node has the user now: then this one is kicked, as it would have been.
+  - each bound connection has its route and its user on the list again. If the store
+    says that another node has the user, which it may from before the user came here,
+    that node is asked to kick the connection that the store names: if there is one it
+    goes, and if there is none nobody is disturbed;
+  - a bind that was refused because the store did not answer may have been written all
+    the same, over the route of another node. It is ended, and the nodes are asked
+    whether one of them has the user: by a kick that fits no connection, which makes
+    ours look after their route and which others drop.
 """
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from itertools import islice
 from typing import Any
+
+import attrs
 
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.python.failure import Failure
@@ -24,9 +32,14 @@ from mpush_tw.core.connection import Connection
 from mpush_tw.core.log import NodeLog
 from mpush_tw.core.metrics import NodeMetrics
 from mpush_tw.core.routing.online import OnlineUsers
-from mpush_tw.core.routing.router import Router
+from mpush_tw.core.routing.router import Router, Unended
 from mpush_tw.errors import Unavailable
 from mpush_tw.protocol.routes import RemoteRoute
+
+_MAX_DOUBTED = 1000
+"""
+Routes that are looked after at a time because another node does not know of them.
+"""
 
 _SLICE = 200
 """
@@ -43,10 +56,21 @@ class StoreRepair:
     """
 
     def __init__(
-        self, router: Router, online: OnlineUsers, log: NodeLog, metrics: NodeMetrics
+        self,
+        router: Router,
+        online: OnlineUsers,
+        gateways: Callable[[], Awaitable[list[tuple[str, int]]]],
+        log: NodeLog,
+        metrics: NodeMetrics,
     ) -> None:
+        """
+        @param gateways: Finds the gateway addresses of the other nodes.
+        """
         self._router = router
         self._online = online
+        self._gateways = gateways
+        self._doubted: dict[Connection, None] = {}
+        router.route_doubted = self.look_after
         self._log = log.general
         self._metrics = metrics
         self._again = False
@@ -65,6 +89,26 @@ class StoreRepair:
             return
         self._round = Deferred.fromCoroutine(self._go_round())
         self._round.addBoth(self._round_ended)
+
+    def look_after(self, connection: Connection) -> None:
+        """
+        Have the route of one connection looked after: another node does not know it.
+        """
+        if len(self._doubted) >= _MAX_DOUBTED or connection in self._doubted:
+            return
+        self._doubted[connection] = None
+        looking = Deferred.fromCoroutine(self._restore(connection))
+
+        def done(result: Failure | None) -> None:
+            del self._doubted[connection]
+            if isinstance(result, Failure):
+                self._log.error(
+                    "route of {conn} not looked after: {error}",
+                    conn=connection,
+                    error=result.value,
+                )
+
+        looking.addBoth(done)
 
     def stop(self) -> None:
         """
@@ -107,17 +151,36 @@ class StoreRepair:
         count = 0
         while unfinished:
             taken = [one for one in (unfinished.take() for _ in range(_SLICE)) if one]
-            await _all([self._end(*one) for one in taken])
+            await _all([self._end(one) for one in taken])
             count += len(taken)
         return count
 
-    async def _end(self, user_id: str, client_type: int, route: RemoteRoute) -> None:
+    async def _end(self, unended: Unended) -> None:
+        user_id, client_type = unended.user_id, unended.client_type
+        route = unended.route
         try:
-            await self._router.remote.mark_offline(user_id, client_type, route)
+            ended = await self._router.remote.mark_offline(user_id, client_type, route)
         except Unavailable:
-            self._router.unfinished.add(user_id, client_type, route)
+            self._router.unfinished.add(unended)
             raise
+        if unended.refused:
+            if ended:
+                await self._ask_around(user_id, client_type, route)
+            # Not on the list and not announced: it has never been bound.
+            return
         self._online.note_missed(user_id)
+
+    async def _ask_around(
+        self, user_id: str, client_type: int, route: RemoteRoute
+    ) -> None:
+        try:
+            gateways = await self._gateways()
+        except Unavailable as error:
+            self._log.error("nodes not asked for a user: {error}", error=error)
+            return
+        for host, port in gateways:
+            asked = attrs.evolve(route, host=host, port=port, written="")
+            self._router.ask_to_kick(user_id, client_type, asked)
 
     async def _list(self, user_id: str) -> None:
         here = bool(self._router.local.lookup_all(user_id))
@@ -137,8 +200,13 @@ class StoreRepair:
             await router.remote.mark_offline(user_id, client_type, route)
         elif other is None:
             await self._online.restore(user_id, True)
-        elif router.local.lookup(user_id, client_type) is connection:
-            router.kick(connection, user_id, from_remote=True)
+        elif router.local.lookup(
+            user_id, client_type
+        ) is connection and await router.remote.replace(
+            user_id, client_type, other, route
+        ):
+            router.ask_to_kick(user_id, client_type, other)
+            await self._online.restore(user_id, True)
 
 
 async def _all(steps: list[Coroutine[Deferred[Any], Any, None]]) -> None:

@@ -7,6 +7,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 
+import attrs
+
 from mpush_tw.core.connection import Connection
 from mpush_tw.core.events import Events
 from mpush_tw.core.log import NodeLog
@@ -28,37 +30,51 @@ _UNNAMED_OS = "unknown"
 _MAX_UNFINISHED = 200_000
 
 
+@attrs.frozen
+class Unended:
+    """
+    A route to end in the store.
+
+    @ivar refused: Whether it belongs to a bind that was refused because the store did
+        not answer. If it was written all the same it has replaced another one.
+    """
+
+    user_id: str
+    client_type: int
+    route: RemoteRoute
+    refused: bool = False
+
+
 class Unfinished:
     """
-    Routes that still say online in the store although their connection has ended: the
-    store was away. Bounded; the oldest are forgotten, and found stale by the first push
-    (server 14.2).
+    Routes that say online in the store, or may say so, although no connection stands
+    for them: the store was away when they were to be ended, or did not answer when they
+    were to be made. Bounded; the oldest are forgotten, and found stale by the first
+    push (server 14.2).
     """
 
     def __init__(self) -> None:
-        self._routes: OrderedDict[tuple[str, int, str | None], RemoteRoute] = (
-            OrderedDict()
-        )
+        self._routes: OrderedDict[tuple[str, int, str | None], Unended] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._routes)
 
-    def add(self, user_id: str, client_type: int, route: RemoteRoute) -> None:
+    def add(self, unended: Unended) -> None:
         """
         Remember one.
         """
-        self._routes[user_id, client_type, route.connection_id] = route
+        key = unended.user_id, unended.client_type, unended.route.connection_id
+        self._routes[key] = unended
         if len(self._routes) > _MAX_UNFINISHED:
             self._routes.popitem(last=False)
 
-    def take(self) -> tuple[str, int, RemoteRoute] | None:
+    def take(self) -> Unended | None:
         """
         Take the oldest out; C{None} when there is none.
         """
         if not self._routes:
             return None
-        (user_id, client_type, _), route = self._routes.popitem(last=False)
-        return user_id, client_type, route
+        return self._routes.popitem(last=False)[1]
 
 
 class Router:
@@ -68,6 +84,8 @@ class Router:
     @ivar local: The connections of this node.
     @ivar remote: The routes of the cluster.
     @ivar unfinished: Routes that should have been ended while the store was away.
+    @ivar route_doubted: Called with a bound connection of which another node does not
+        know, so that its route in the store is looked after.
     """
 
     def __init__(
@@ -97,6 +115,7 @@ class Router:
         self._max_per_user = max_per_user
         self._send_kick = send_kick
         self.unfinished = Unfinished()
+        self.route_doubted: Callable[[Connection], None] = lambda _: None
 
     async def bind(
         self, connection: Connection, user_id: str, tags: str | None
@@ -123,6 +142,9 @@ class Router:
                 error=error,
             )
             self._step_back(connection, user_id, displaced)
+            self.unfinished.add(
+                Unended(user_id, connection.client_type, route, refused=True)
+            )
             return False
         if not connection.connected:
             # It went away while the store was asked; the end of the connection did not
@@ -175,7 +197,7 @@ class Router:
         try:
             await self.remote.mark_offline(user_id, client_type, route)
         except Unavailable:
-            self.unfinished.add(user_id, client_type, route)
+            self.unfinished.add(Unended(user_id, client_type, route))
             raise
         finally:
             self._events.post(
@@ -258,16 +280,22 @@ class Router:
                         port=old.port,
                     )
                 )
-                self._send_kick(
-                    GatewayKick(
-                        user_id,
-                        old.device_id,
-                        old.connection_id,
-                        connection.client_type,
-                        old.host,
-                        old.port,
-                    )
-                )
+                self.ask_to_kick(user_id, connection.client_type, old)
+
+    def ask_to_kick(self, user_id: str, client_type: int, route: RemoteRoute) -> None:
+        """
+        Ask the node that a route names to kick the connection that it names.
+        """
+        self._send_kick(
+            GatewayKick(
+                user_id,
+                route.device_id,
+                route.connection_id,
+                client_type,
+                route.host,
+                route.port,
+            )
+        )
 
     def kick_requested(self, kick: GatewayKick) -> bool:
         """
@@ -296,6 +324,7 @@ class Router:
                 kick=str(kick),
                 conn=connection,
             )
+            self.route_doubted(connection)
         else:
             assert kick.user_id is not None
             return self.kick(connection, kick.user_id, from_remote=True)

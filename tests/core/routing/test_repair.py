@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mpush_tw.core.routing.online import OFFLINE_TOPIC
 from mpush_tw.core.routing.repair import StoreRepair
 from mpush_tw.errors import Unavailable
+from mpush_tw.protocol.gateway import GatewayKick
 from mpush_tw.protocol.routes import RemoteRoute
 from tests.core.fakes import Core, FakeConnection, start
 
@@ -22,8 +23,18 @@ class StoreRepairTests(SynchronousTestCase):
         self.core = Core()
         self.core.events.subscribe(self.core.online.event_occurred)
         self.repair = StoreRepair(
-            self.core.router, self.core.online, self.core.log, self.core.metrics
+            self.core.router,
+            self.core.online,
+            self.other_gateways,
+            self.core.log,
+            self.core.metrics,
         )
+
+    async def other_gateways(self) -> list[tuple[str, int]]:
+        """
+        Where the other nodes are.
+        """
+        return [("10.0.0.2", 3001), ("10.0.0.3", 3001)]
 
     def bound(self, user_id: str, os_name: str = "android") -> FakeConnection:
         """
@@ -130,17 +141,90 @@ class StoreRepairTests(SynchronousTestCase):
         self.restored()
         self.assertEqual(self.route("a"), elsewhere)
 
-    def test_taken_by_another_node(self) -> None:
+    def test_store_names_another_node(self) -> None:
         """
-        A user that another node has taken is not taken back: the device here is kicked,
-        as it would have been.
+        If the store says that another node has the user, perhaps from before the user
+        came here, the user stays here; that node is asked to kick what it had.
         """
         connection = self.bound("a")
         elsewhere = self.core.route(self.core.elsewhere)
         self.successResultOf(start(self.core.remote.register("a", 1, elsewhere)))
         self.restored()
-        self.assertEqual(connection.sent, [("kick", "a")])
-        self.assertEqual(self.route("a"), elsewhere)
+        self.assertEqual(connection.sent, [])
+        self.assertEqual(self.route("a"), self.core.router.route_of(connection))
+        self.assertEqual(
+            self.core.kicks_sent,
+            [GatewayKick("a", "other", "0badcafe", 1, "10.0.0.2", 3001)],
+        )
+
+    def refuse(self, user_id: str) -> FakeConnection:
+        """
+        Have a bind refused although the store has written its route.
+        """
+        connection = FakeConnection("too late")
+        self.core.cache.fails.add("hswap")
+        binding = start(self.core.router.bind(connection, user_id, None))
+        self.assertFalse(self.successResultOf(binding))
+        self.core.cache.fails.clear()
+        route = self.core.router.route_of(connection)
+        self.successResultOf(start(self.core.remote.register(user_id, 1, route)))
+        return connection
+
+    def test_written_too_late(self) -> None:
+        """
+        A route that the store wrote after the bind had been refused is ended, and all
+        nodes are asked whether one of them has the user.
+        """
+        connection = self.refuse("a")
+        self.restored()
+        route = self.route("a")
+        assert route is not None
+        self.assertFalse(route.online)
+        self.assertEqual(
+            self.core.kicks_sent,
+            [
+                GatewayKick("a", "too late", connection.id, 1, host, 3001)
+                for host in ("10.0.0.2", "10.0.0.3")
+            ],
+        )
+        self.assertEqual(self.listed(), [])
+
+    def test_refused_and_not_written(self) -> None:
+        """
+        If it was not written, nobody is asked.
+        """
+        connection = FakeConnection()
+        self.core.cache.down = True
+        start(self.core.router.bind(connection, "a", None))
+        self.restored()
+        self.assertEqual(self.core.kicks_sent, [])
+        self.assertIsNone(self.route("a"))
+
+    def test_asked(self) -> None:
+        """
+        A node that is asked in this way, and has the user, sees that its route is
+        there; the device does not notice.
+        """
+        connection = self.bound("a")
+        route = self.core.router.route_of(connection)
+        self.successResultOf(start(self.core.remote.mark_offline("a", 1, route)))
+        kick = GatewayKick("a", "too late", "ffff0000", 1, "10.0.0.1", 3001)
+        self.assertFalse(self.core.router.kick_requested(kick))
+        self.assertEqual(connection.sent, [])
+        self.assertEqual(self.route("a"), route)
+
+    def test_asked_while_the_store_is_away(self) -> None:
+        """
+        If the store is away then, that is logged, and its return sets it right.
+        """
+        connection = self.bound("a")
+        self.core.cache.down = True
+        kick = GatewayKick("a", "too late", "ffff0000", 1, "10.0.0.1", 3001)
+        self.core.router.kick_requested(kick)
+        self.assertIn("not looked after", self.core.texts())
+        self.lose_everything()
+        self.restored()
+        self.assertEqual(self.route("a"), self.core.router.route_of(connection))
 
     def test_list_missed(self) -> None:
         """
