@@ -1,13 +1,20 @@
 """
 The sending side: business systems push to users through the gateways of the nodes.
 
-L{PushSender} is the whole of it: a pool of gateway connections, and C{send} and
-C{send_all}, which answer with what became of each user's message (cluster 7). For
-programs without a reactor there is L{mpush_tw.sender.blocking}. Reading order:
-L{context}, L{result}, L{directory}, L{_pool}, L{_link}, L{_request}, L{push_sender},
-and L{mpush_tw.sender.cluster}, which knows the gateways and routes of a cluster.
+L{PushSender} is the whole of it: a pool of gateway connections, and C{send},
+C{send_all} and C{broadcast}, which answer with what became of the message (cluster 7).
+For programs without a reactor there is L{mpush_tw.sender.blocking}. Reading order:
+L{context}, L{result}, L{audience}, L{directory}, L{_pool}, L{_link}, L{_request},
+L{_broadcast}, L{push_sender}, and L{mpush_tw.sender.cluster}, which knows the gateways
+and routes of a cluster.
 """
 
+from mpush_tw.sender.audience import (
+    BroadcastCounts,
+    BroadcastResult,
+    NodeBroadcast,
+    Wait,
+)
 from mpush_tw.sender.context import AckModel, PushContext, PushMsg
 from mpush_tw.sender.directory import IGatewayDirectory, Route, StaticGateways
 from mpush_tw.sender.push_sender import PushSender
@@ -16,7 +23,10 @@ from mpush_tw.sender.result import AggregateResult, PushResult, ResultCode
 __all__ = [
     "AckModel",
     "AggregateResult",
+    "BroadcastCounts",
+    "BroadcastResult",
     "IGatewayDirectory",
+    "NodeBroadcast",
     "PushContext",
     "PushMsg",
     "PushResult",
@@ -24,4 +34,5 @@ __all__ = [
     "ResultCode",
     "Route",
     "StaticGateways",
+    "Wait",
 ]

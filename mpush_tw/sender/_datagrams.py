@@ -34,6 +34,7 @@ from mpush_tw.protocol.packet import HEADER_SIZE, decode_datagram
 from mpush_tw.sender._pool import (
     Answer,
     AnswerReceived,
+    GroupAnswerReceived,
     IGatewayLink,
     IGatewayPool,
     Verdict,
@@ -41,11 +42,6 @@ from mpush_tw.sender._pool import (
 )
 from mpush_tw.sender._waiters import Waiters
 from mpush_tw.sender.directory import Address
-
-GroupAnswerReceived = Callable[[Address, Answer], None]
-"""
-Told which gateway answers, as the directory names it if it does, and what it says.
-"""
 
 MAX_GROUP_ANSWERS = 1000
 """
@@ -235,6 +231,10 @@ class DatagramPool:
     def pending(self) -> int:
         return len(self._open) + len(self._group)
 
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        return tuple(self._links)
+
     # ------------------------------------------------------------ start, stop
 
     def start(self) -> None:
@@ -327,16 +327,6 @@ class DatagramPool:
     def ask_group(
         self, session_id: int, packet: bytes, answered: GroupAnswerReceived
     ) -> bool:
-        """
-        Send a GATEWAY_PUSH to all gateways in one datagram (cluster 7.9). Who does not
-        answer may not have got it.
-
-        @param session_id: That of the packet; no open question has it.
-        @param answered: Called with each gateway's answer, of which each is told once,
-            until L{forget} is called or the pool stops.
-        @return: C{False} if it was not sent: there is no group, it cannot be reached
-            from this machine, or the packet is too large.
-        """
         if self._server_group is None or not self._fits(packet):
             return False
         self._group[session_id] = _GroupQuestion(answered, set())

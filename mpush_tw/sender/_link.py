@@ -45,6 +45,7 @@ from mpush_tw.sender._pool import (
     CONNECT_TIMEOUT,
     Answer,
     AnswerReceived,
+    GroupAnswerReceived,
     IGatewayLink,
     IGatewayPool,
     Verdict,
@@ -468,6 +469,10 @@ class GatewayPool:
             for gateway in gateways
         )
 
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        return tuple(self._gateways)
+
     def start(self) -> None:
         """
         Nothing to do before a gateway is known.
@@ -525,6 +530,19 @@ class GatewayPool:
     def link(self, address: Address) -> Deferred[IGatewayLink | None]:
         gateway = self._gateways.get(address)
         return succeed(None) if gateway is None else gateway.link()
+
+    def ask_group(
+        self, session_id: int, packet: bytes, answered: GroupAnswerReceived
+    ) -> bool:
+        """
+        There is no way to all of them at once.
+        """
+        return False
+
+    def forget(self, session_id: int) -> None:
+        """
+        Nobody has asked the group.
+        """
 
     def opened(self) -> Deferred[None]:
         if any(gateway.links for gateway in self._gateways.values()):

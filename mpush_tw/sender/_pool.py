@@ -44,13 +44,21 @@ class Verdict(Enum):
 class Answer(NamedTuple):
     """
     A verdict, with the gateway's time points where it sent any.
+
+    @ivar text: The data of an OK, the reason of an ERROR; C{None} without an answer.
     """
 
     verdict: Verdict
     points: TimePoints = ()
+    text: str | None = None
 
 
 AnswerReceived = Callable[[Answer], None]
+
+GroupAnswerReceived = Callable[[Address, Answer], None]
+"""
+Told which gateway answers, as the directory names it if it does, and what it says.
+"""
 
 _VERDICTS = {
     int(ErrorCode.OFFLINE): Verdict.OFFLINE,
@@ -89,6 +97,7 @@ class IGatewayPool(Interface):
     """
 
     pending = Attribute("How many questions are open on all links.")
+    addresses = Attribute("A tuple of all gateways that L{set_gateways} named.")
 
     def start() -> None:
         """
@@ -131,6 +140,24 @@ class IGatewayPool(Interface):
             any more.
         """
 
+    def ask_group(
+        session_id: int, packet: bytes, answered: GroupAnswerReceived
+    ) -> bool:
+        """
+        Send a GATEWAY_PUSH to all gateways in one datagram (cluster 7.9). Who does not
+        answer may not have got it.
+
+        @param session_id: That of the packet; no open question has it.
+        @param answered: Called with each gateway's answer, of which each is told once,
+            until L{forget} is called or the pool stops.
+        @return: C{False} if it was not sent: the gateways have to be asked one by one.
+        """
+
+    def forget(session_id: int) -> None:
+        """
+        Drop whatever answers still come for a question to the group.
+        """
+
     def opened() -> Deferred[None]:
         """
         Wait until any gateway can be asked. May be cancelled.
@@ -155,7 +182,7 @@ def read_answer(address: Address, cmd: int, body: bytes) -> Answer | None:
         ok = Ok.decode(body)
         if ok.cmd != Command.GATEWAY_PUSH:
             return None
-        return Answer(Verdict.DELIVERED, decode_push_result(ok.data))
+        return Answer(Verdict.DELIVERED, decode_push_result(ok.data), ok.data)
     if cmd == Command.HEARTBEAT:
         return None
     if cmd != Command.ERROR:
@@ -171,4 +198,4 @@ def read_answer(address: Address, cmd: int, body: bytes) -> Answer | None:
             code=error.code,
             reason=error.reason,
         )
-    return Answer(verdict, decode_push_result(error.data))
+    return Answer(verdict, decode_push_result(error.data), error.reason)

@@ -23,7 +23,7 @@ And the push as a whole:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import attrs
 
@@ -65,20 +65,31 @@ Seconds between two log lines that say that nobody can tell where users are.
 """
 
 
+class UnderWay(Protocol):
+    """
+    A push that has not ended.
+    """
+
+    def fail(self) -> None:
+        """
+        End as a failure, if not ended yet: the sender stops.
+        """
+
+
 @attrs.define(eq=False)
 class Sending:
     """
     What the pushes of a started sender share.
 
     @ivar clock: Provides C{IReactorTime}.
-    @ivar pushes: Those under way.
+    @ivar pushes: Those under way, to a user or to everybody.
     """
 
     directory: IGatewayDirectory
     pool: IGatewayPool
     clock: Any
     next_session_id: Callable[[], int]
-    pushes: set[UserPush] = attrs.field(factory=set)
+    pushes: set[UnderWay] = attrs.field(factory=set)
     _complained: float = float("-inf")
     _silent: int = 0
     _log = Logger()
@@ -170,7 +181,9 @@ class UserPush:
             self._tell(ResultCode.FAILURE)
             return
         self._sending.pushes.add(self)
-        self._deadline = self._clock.callLater(self._context.timeout, self._time_is_up)
+        self._deadline = self._clock.callLater(
+            self._context.seconds(), self._time_is_up
+        )
         self._note("begin")
         self._look_up(self._routes_found, lambda: self._tell(ResultCode.FAILURE))
 
@@ -316,7 +329,7 @@ class UserPush:
 
     def _answered(self, leg: _Leg, answer: Answer) -> None:
         if answer.verdict is not Verdict.ELSEWHERE:
-            self._leg_ended(leg, *answer)
+            self._leg_ended(leg, answer.verdict, answer.points)
         elif leg.redirects < MAX_REDIRECTS:
             self._redirect(leg)
         else:

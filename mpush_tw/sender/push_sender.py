@@ -22,12 +22,15 @@ from twisted.python.failure import Failure
 
 from mpush_tw.errors import PushError, Unavailable
 from mpush_tw.protocol.packet import DEFAULT_MAX_BODY
+from mpush_tw.sender._broadcast import BroadcastPush
 from mpush_tw.sender._link import GatewayPool
 from mpush_tw.sender._pool import CONNECT_TIMEOUT, IGatewayPool
 from mpush_tw.sender._request import Sending, UserPush
+from mpush_tw.sender.audience import BroadcastResult, Wait
 from mpush_tw.sender.context import (
     PushContext,
     check_order,
+    everybody,
     several_users,
     single_user,
 )
@@ -92,7 +95,7 @@ class PushSender:
     @property
     def pending(self) -> int:
         """
-        How many users' pushes are under way.
+        How many pushes are under way, to a user or to everybody.
         """
         return 0 if self._sending is None else len(self._sending.pushes)
 
@@ -229,6 +232,31 @@ class PushSender:
             lambda _: AggregateResult(tuple(results[user_id] for user_id in users)),
             _first_reason,
         )
+
+    def broadcast(
+        self, context: PushContext, wait: Wait = Wait.ALL
+    ) -> Deferred[BroadcastResult]:
+        """
+        Push to everybody who is online, at every gateway that is known; or to those
+        that C{context.tags} or C{context.condition} pick.
+
+        A node sends no more than its flow control allows: 3000 a second, or what the
+        task says, 1000 if nothing; and 100000 in all, unless it is set otherwise.
+
+        @param wait: What for. With a task id as well the default is to wait for all
+            (C-45).
+        @return: A Deferred firing with what became of it, within C{context.timeout}. It
+            fails with L{PushError}, before anything is sent, if the context cannot be
+            pushed or the sender is not started.
+        """
+        try:
+            everybody(context)
+            sending, payload = self._accept(context, ())
+        except PushError as error:
+            return fail(error)
+        push = BroadcastPush(context, payload, sending, wait)
+        push.start()
+        return push.finished
 
     def _accept(
         self, context: PushContext, users: Sequence[str]

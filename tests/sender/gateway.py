@@ -5,7 +5,7 @@ told to say.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from twisted.internet.address import IPv4Address
@@ -16,7 +16,12 @@ from twisted.internet.testing import (
 )
 
 from mpush_tw.protocol.commands import Command, ErrorCode
-from mpush_tw.protocol.gateway import GatewayPush, TimePoints, encode_push_result
+from mpush_tw.protocol.gateway import (
+    GatewayPush,
+    TimePoints,
+    encode_broadcast_result,
+    encode_push_result,
+)
 from mpush_tw.protocol.messages import Error, Ok
 from mpush_tw.protocol.packet import PacketDecoder, encode_packet
 
@@ -57,6 +62,20 @@ class FakeGateway(Protocol):
         Say that a push was delivered.
         """
         data = encode_push_result(asked.push.user_id, 1, points).decode()
+        self.say(Command.OK, asked, Ok(Command.GATEWAY_PUSH, 0, data).encode())
+
+    def finished(
+        self,
+        asked: Asked,
+        counts: Mapping[str, object] | None = None,
+        points: TimePoints = (),
+    ) -> None:
+        """
+        Say that a broadcast has ended: as a node of the original, without counts.
+        """
+        data = None
+        if counts is not None:
+            data = encode_broadcast_result(counts, points).decode()
         self.say(Command.OK, asked, Ok(Command.GATEWAY_PUSH, 0, data).encode())
 
     def error(self, asked: Asked, code: ErrorCode, cmd: int = 16) -> None:

@@ -67,8 +67,7 @@ class PlayedGateway(Peer):
 
     def say(self, session_id: int, to: Address, code: ErrorCode | None = None) -> None:
         if code is None:
-            data = encode_push_result("u", 1, [("success-end", 5)]).decode()
-            body = Ok(Command.GATEWAY_PUSH, 0, data).encode()
+            body = Ok(Command.GATEWAY_PUSH, 0, DATA).encode()
             self.send(encode_packet(Command.OK, session_id, 0, body), to)
         else:
             body = Error.of(Command.GATEWAY_PUSH, code).encode()
@@ -83,7 +82,9 @@ def packet(session_id: int, content: bytes = b"hi") -> bytes:
     return encode_packet(Command.GATEWAY_PUSH, session_id, 0, body)
 
 
-DELIVERED = Answer(Verdict.DELIVERED, [("success-end", 5)])
+DATA = encode_push_result("u", 1, [("success-end", 5)]).decode()
+DELIVERED = Answer(Verdict.DELIVERED, [("success-end", 5)], DATA)
+OFFLINE = Answer(Verdict.OFFLINE, [], "user offline")
 
 
 class PoolTestCase(TestCase):
@@ -197,7 +198,7 @@ class LinkTests(PoolTestCase):
                 self.ask(session_id)
                 await self.gateway.answer(code)
                 await self.until(session_id)
-                self.assertEqual(self.answers[-1], Answer(verdict, []))
+                self.assertEqual(self.answers[-1], Answer(verdict, [], code.reason))
 
         return ensureDeferred(ask())
 
@@ -234,7 +235,7 @@ class LinkTests(PoolTestCase):
             await self.until(1)
             self.gateway.say(1, source)
             await self.until(2)
-            self.assertEqual(self.answers, [Answer(Verdict.OFFLINE, []), DELIVERED])
+            self.assertEqual(self.answers, [OFFLINE, DELIVERED])
 
         return ensureDeferred(ask())
 
@@ -730,7 +731,10 @@ class GroupTests(PoolTestCase):
                 self.heard,
                 [
                     (self.gateway.address, DELIVERED),
-                    (self.other.address, Answer(Verdict.FAILED, [])),
+                    (
+                        self.other.address,
+                        Answer(Verdict.FAILED, [], "push to client failure"),
+                    ),
                     ((LOOPBACK, self.member.address[1]), DELIVERED),
                 ],
             )

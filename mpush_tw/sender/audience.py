@@ -1,0 +1,142 @@
+"""
+What became of a broadcast, and how many one would reach: per gateway, and in all
+(cluster 7.9).
+
+Nodes of ours count what they do with each connection. Nodes of the original tell only
+that they have finished; there, counts are C{None}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from enum import Enum
+
+import attrs
+
+from mpush_tw.sender.directory import Address
+from mpush_tw.sender.result import ResultCode
+
+
+class Wait(Enum):
+    """
+    How long a broadcast is waited for.
+
+    C{ALL}: until every gateway has finished. C{FIRST}: until one has, as senders of the
+    original do without a task id (C-45). C{NONE}: until it has been written to every
+    gateway, as they do with one.
+    """
+
+    ALL = "all"
+    FIRST = "first"
+    NONE = "none"
+
+
+@attrs.frozen
+class BroadcastCounts:
+    """
+    Connections of a node, or of several, by what became of them.
+
+    @ivar online: Those that were bound when the broadcast began. All others but
+        C{matched} add up to it, once it has ended.
+    @ivar matched: Those that the condition or the tags let through.
+    @ivar filtered: Those that they did not.
+    @ivar busy: Their buffers stayed full, although they were tried again.
+    @ivar gone: They left before it was their turn.
+    @ivar failed: The write failed.
+    @ivar left_out: Not reached, because the broadcast ended early.
+    """
+
+    online: int = 0
+    matched: int = 0
+    sent: int = 0
+    filtered: int = 0
+    busy: int = 0
+    gone: int = 0
+    failed: int = 0
+    left_out: int = 0
+
+    @classmethod
+    def read(cls, told: Mapping[str, object]) -> BroadcastCounts:
+        """
+        Take the counts out of what a node told; what is no number of connections counts
+        as 0.
+        """
+        numbers = {}
+        for name in attrs.fields_dict(cls):
+            value = told.get(name)
+            if isinstance(value, int) and value > 0:
+                numbers[name] = int(value)
+        return cls(**numbers)
+
+    def __add__(self, other: BroadcastCounts) -> BroadcastCounts:
+        mine, its = attrs.asdict(self), attrs.asdict(other)
+        return BroadcastCounts(**{name: mine[name] + its[name] for name in mine})
+
+
+def total(counts: Iterable[BroadcastCounts | None]) -> BroadcastCounts:
+    """
+    Add up the counts that there are.
+    """
+    return sum((one for one in counts if one is not None), BroadcastCounts())
+
+
+@attrs.frozen
+class NodeBroadcast:
+    """
+    One gateway's part of a broadcast.
+
+    @ivar code: C{SUCCESS}: it has finished. C{FAILURE}: it could not be asked, or says
+        so, or its connection was lost. C{TIMEOUT}: no answer in time; nodes of the
+        original never answer when they needed more than one window of flow control
+        (C-33). C{None}: it was not waited for.
+    @ivar counts: C{None} where the node did not tell.
+    @ivar reason: Why it ended early or failed: C{cancelled}, C{over-maximum} or a
+        sentence; empty if it did not.
+    @ivar error: The first error of the condition; empty if there was none.
+    @ivar time_line: Name and Unix ms, by the clock of the node.
+    """
+
+    address: Address
+    code: ResultCode | None
+    counts: BroadcastCounts | None = None
+    reason: str = ""
+    error: str = ""
+    time_line: Sequence[tuple[str, int]] = ()
+
+
+@attrs.frozen
+class BroadcastResult:
+    """
+    The end of a broadcast.
+
+    @ivar code: C{SUCCESS} when every gateway has finished; with L{Wait.FIRST} when one
+        has, with L{Wait.NONE} when every one has been asked. C{FAILURE} when one has
+        failed, or there is none; C{TIMEOUT} otherwise.
+    @ivar nodes: One for each gateway, in the order of their addresses.
+    @ivar first: The one that finished first, if any has.
+    @ivar time_line: What happened on this side: name and Unix ms.
+    """
+
+    code: ResultCode
+    nodes: Sequence[NodeBroadcast] = ()
+    task_id: str | None = None
+    first: NodeBroadcast | None = None
+    time_line: Sequence[tuple[str, int]] = ()
+
+    @property
+    def succeeded(self) -> bool:
+        return self.code is ResultCode.SUCCESS
+
+    @property
+    def counts(self) -> BroadcastCounts:
+        """
+        The sum over the nodes that told theirs.
+        """
+        return total(node.counts for node in self.nodes)
+
+    @property
+    def counted(self) -> bool:
+        """
+        Whether C{counts} is the whole truth: every node told its own.
+        """
+        return bool(self.nodes) and all(node.counts is not None for node in self.nodes)
