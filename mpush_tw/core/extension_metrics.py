@@ -100,7 +100,8 @@ class ExtensionMetrics:
         self._gauges.append(Gauge(name, text, value))
 
     def _take(self, name: str) -> None:
-        if not _NAME.fullmatch(name):
+        # Prometheus itself puts _total behind the name of a counter.
+        if not _NAME.fullmatch(name) or name.endswith("_total"):
             raise ValueError(f"{name!r} cannot be the name of a metric")
         if name in self._names:
             raise ValueError(f"there is a metric {name} already")

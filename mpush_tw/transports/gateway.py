@@ -10,7 +10,7 @@ all that were settled in the same turn of the reactor (DESIGN 6).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from ipaddress import ip_address, ip_network
 from typing import Any, Protocol
 
@@ -26,12 +26,18 @@ from twisted.internet.protocol import ServerFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from mpush_tw.core.connection import new_connection_id
 from mpush_tw.core.log import NodeLog
 from mpush_tw.core.metrics import DoorMetrics
 from mpush_tw.core.push.centre import PushCentre
 from mpush_tw.core.push.request import Outcome, PushRequest
 from mpush_tw.errors import ProtocolError, Unavailable
-from mpush_tw.interfaces import IPushListener
+from mpush_tw.interfaces import (
+    ConnectionClosed,
+    ConnectionOpened,
+    Event,
+    IPushListener,
+)
 from mpush_tw.protocol.body import open_body
 from mpush_tw.protocol.commands import ACK_FLAGS, Command, ErrorCode, command_name
 from mpush_tw.protocol.fields import encode_bytes, encode_json
@@ -128,10 +134,12 @@ class GatewayDoor:
         max_packet_size: int,
         max_inflated: int,
         allowed_peers: Sequence[str],
+        post: Callable[[Event], None] = lambda event: None,
     ) -> None:
         """
         @param allowed_peers: Networks that may connect
             (C{mp.net.gateway-allowed-peers}).
+        @param post: Posts an event: connections that open and end are some.
         """
         self.centre = centre
         self.clock = clock
@@ -139,6 +147,7 @@ class GatewayDoor:
         self.metrics = metrics
         self.max_packet_size = max_packet_size
         self.max_inflated = max_inflated
+        self.post = post
         self._networks = [ip_network(text, strict=False) for text in allowed_peers]
         self.connections: set[GatewayProtocol] = set()
         self.listener: IPushListener = GatewayListener(log)
@@ -328,6 +337,7 @@ class GatewayProtocol:
 
     def __init__(self, door: GatewayDoor) -> None:
         self._door = door
+        self._id = new_connection_id()
         self.answer_limit = HEADER_SIZE + door.max_packet_size
         self._decoder = PacketDecoder(door.max_packet_size)
         self._answers: list[bytes] = []
@@ -355,6 +365,7 @@ class GatewayProtocol:
         door = self._door
         door.metrics.opened += 1
         door.connections.add(self)
+        door.post(ConnectionOpened("gateway", self._id))
         door.log.conn.info("client connected conn={peer} (gateway)", peer=self.peer)
 
     def dataReceived(self, data: bytes) -> None:
@@ -401,6 +412,7 @@ class GatewayProtocol:
             self._linger_call = None
         door.metrics.closed[self._reason] += 1
         door.connections.discard(self)
+        door.post(ConnectionClosed("gateway", self._id, None, None))
         door.log.conn.info("client disconnected conn={peer} (gateway)", peer=self.peer)
 
     def _error_and_close(self, cmd: int, session_id: int, code: ErrorCode) -> None:

@@ -21,7 +21,7 @@ import threading
 import time
 import tracemalloc
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -47,12 +47,14 @@ from twisted.web.server import Request, Site
 
 from mpush_tw import __version__
 from mpush_tw.core.events import Events
+from mpush_tw.core.extension_metrics import ExtensionMetrics
 from mpush_tw.core.flow import GlobalFlow
 from mpush_tw.core.log import NodeLog
 from mpush_tw.core.metrics import DoorMetrics, Histogram, NodeMetrics
 from mpush_tw.core.push.centre import PushCentre
 from mpush_tw.core.registry import Connections
 from mpush_tw.core.routing.local import LocalRoutes
+from mpush_tw.interfaces import IExecutor, PoolStatistics
 from mpush_tw.protocol.commands import command_name
 from mpush_tw.transports.write_through import ListeningService
 
@@ -111,8 +113,15 @@ class MetricsNode(Protocol):
     events: Events
     flow: GlobalFlow
     connect_listener: ListeningService
+    extension_metrics: ExtensionMetrics
     clock: Any
     log: NodeLog
+
+    @property
+    def executor(self) -> IExecutor:
+        """
+        What runs calls that block.
+        """
 
     @property
     def gateway_connections(self) -> int:
@@ -208,7 +217,8 @@ class NodeCollector(Collector):
     A label value appears when it has been counted for the first time. Beside the table:
     C{mpush_connections_unsecured}, C{mpush_connections_refused_total},
     C{mpush_accept_pauses_total}, C{mpush_sample_key}, C{mpush_clear_bodies_total},
-    C{mpush_late_acks_total} and C{mpush_upstream_total}.
+    C{mpush_late_acks_total} and C{mpush_upstream_total}. What plug-ins count begins
+    with C{mpush_ext_}.
     """
 
     def __init__(
@@ -251,6 +261,8 @@ class NodeCollector(Collector):
         yield from self._sessions()
         yield from self._pushes()
         yield from self._events()
+        yield from self._pools()
+        yield from self._extensions()
         yield from _process()
         yield from _reactor(self._node.clock)
         if self._samples is not None:
@@ -472,6 +484,48 @@ class NodeCollector(Collector):
             _by_word(events.failed),
         )
 
+    def _pools(self) -> Iterator[Metric]:
+        pools: dict[str, PoolStatistics] = {}
+        # Asking the reactor for its pool would make one; nobody may have needed it yet.
+        pool = getattr(self._node.clock, "threadpool", None)
+        if pool is not None:
+            pools[pool.name or "reactor"] = PoolStatistics(
+                pool.workers,
+                len(pool.working),
+                pool._team.statistics().backloggedWorkCount,
+                0,
+                0,
+            )
+        try:
+            pools.update(self._node.executor.statistics())
+        except Exception:
+            # It may be a plug-in's.
+            self._node.log.general.failure("no statistics of threads", Failure())
+        shown: tuple[tuple[str, str, Callable[[PoolStatistics], int]], ...] = (
+            ("threads", "Threads of a pool.", lambda pool: pool.threads),
+            ("busy", "Threads of a pool that work.", lambda pool: pool.running),
+            ("queue", "Jobs that wait for a thread.", lambda pool: pool.waiting),
+        )
+        for name, text, value in shown:
+            yield _gauge(
+                f"mpush_threadpool_{name}",
+                text,
+                ("pool",),
+                [((pool,), value(figures)) for pool, figures in pools.items()],
+            )
+
+    def _extensions(self) -> Iterator[Metric]:
+        figures = self._node.extension_metrics
+        for counter in figures.counters:
+            yield _counter(
+                f"mpush_ext_{counter.name}",
+                counter.text,
+                counter.labels,
+                list(counter.counts.items()),
+            )
+        for gauge, value in figures.gauges():
+            yield _plain_gauge(f"mpush_ext_{gauge.name}", gauge.text, value)
+
 
 # ---------------------------------------------------------------- the process
 
@@ -524,29 +578,6 @@ def _reactor(clock: Any) -> Iterator[Metric]:
                 (("reader",), len(clock.getReaders())),
                 (("writer",), len(clock.getWriters())),
             ],
-        )
-    # Asking the reactor for its pool would make one; nobody may have needed it yet.
-    pool = getattr(clock, "threadpool", None)
-    if pool is not None:
-        label = ("pool",)
-        value = (pool.name or "reactor",)
-        yield _gauge(
-            "mpush_threadpool_threads",
-            "Threads of a pool.",
-            label,
-            [(value, pool.workers)],
-        )
-        yield _gauge(
-            "mpush_threadpool_busy",
-            "Threads of a pool that work.",
-            label,
-            [(value, len(pool.working))],
-        )
-        yield _gauge(
-            "mpush_threadpool_queue",
-            "Jobs that wait for a thread.",
-            label,
-            [(value, pool._team.statistics().backloggedWorkCount)],
         )
 
 

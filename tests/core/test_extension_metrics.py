@@ -71,11 +71,18 @@ class ExtensionMetricsTests(SynchronousTestCase):
         """
         Only what Prometheus understands is a name.
         """
-        for name in ("", "A", "a-b", "1a", "a" * 65, "a b"):
+        for name in ("", "A", "a-b", "1a", "a" * 65, "a b", "a\n"):
             self.assertRaises(ValueError, self.metrics.counter, name, "")
             self.assertRaises(ValueError, self.metrics.gauge, name, "", lambda: 0)
             self.assertRaises(ValueError, self.metrics.counter, "x", "", (name,))
         self.assertEqual(self.metrics.counters, [])
+
+    def test_total(self) -> None:
+        """
+        What Prometheus puts behind the name of a counter is not part of it.
+        """
+        self.assertRaises(ValueError, self.metrics.counter, "asked_total", "")
+        self.assertRaises(ValueError, self.metrics.gauge, "asked_total", "", int)
 
     def test_taken(self) -> None:
         """

@@ -14,7 +14,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from mpush_tw.core.push.request import Outcome, PushRequest
-from mpush_tw.interfaces import IPushListener
+from mpush_tw.interfaces import (
+    ConnectionClosed,
+    ConnectionOpened,
+    Event,
+    IPushListener,
+)
 from mpush_tw.protocol.commands import Command, ErrorCode, Flag
 from mpush_tw.protocol.gateway import GatewayPush
 from mpush_tw.protocol.messages import Error, Ok
@@ -52,6 +57,7 @@ class GatewayTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.core = Core()
         self.metrics = self.core.metrics.gateway
+        self.posted: list[Event] = []
         self.door = GatewayDoor(
             self.core.centre,
             self.core.clock,
@@ -60,6 +66,7 @@ class GatewayTestCase(SynchronousTestCase):
             10240,
             1 << 16,
             self.allowed_peers,
+            self.posted.append,
         )
         self.sender, self.transport = self.connect()
 
@@ -389,6 +396,18 @@ class EndTests(GatewayTestCase):
         self.sender.connectionLost(_LOST)
         self.assertEqual(self.door.connections, set())
         self.assertEqual(self.metrics.closed, {"peer": 1})
+
+    def test_events(self) -> None:
+        """
+        That a sender came and went are events, with one id.
+        """
+        (opened,) = self.posted
+        assert isinstance(opened, ConnectionOpened)
+        self.assertEqual(opened.door, "gateway")
+        self.assertRegex(opened.connection_id, "^[0-9a-f]{8}$")
+        self.sender.connectionLost(_LOST)
+        closed = ConnectionClosed("gateway", opened.connection_id, None, None)
+        self.assertEqual(self.posted, [opened, closed])
 
     def test_answer_to_nobody(self) -> None:
         """

@@ -82,6 +82,9 @@ NAMES = {
     "mpush_reactor_stalls": "counter",
     "mpush_sample_key": "gauge",
     "mpush_store_repairs": "counter",
+    "mpush_threadpool_busy": "gauge",
+    "mpush_threadpool_queue": "gauge",
+    "mpush_threadpool_threads": "gauge",
     "mpush_unbinds": "counter",
     "mpush_upstream": "counter",
     "process_cpu_seconds": "counter",
@@ -517,6 +520,28 @@ class CountTests(MetricsTestCase):
         for name in ("mpush_events", "mpush_event_errors"):
             self.assertEqual(self.samples(name), [({"event": "ServerStarted"}, 1)])
 
+    def test_threads(self) -> None:
+        """Each pool of the original is there; without calls there are no threads."""
+        for name in ("threads", "busy", "queue"):
+            self.assertEqual(self.value(f"mpush_threadpool_{name}", pool="mq"), 0)
+            self.assertEqual(len(self.samples(f"mpush_threadpool_{name}")), 5)
+
+    def test_threads_of_a_plug_in(self) -> None:
+        """The page is shown if an executor that is a plug-in cannot tell."""
+        self.patch(self.node.executor, "statistics", lambda: 1 / 0)
+        self.assertEqual(self.samples("mpush_threadpool_threads"), [])
+
+    def test_plug_ins(self) -> None:
+        """What plug-ins declare is shown under a name that says so."""
+        asked = self.node.extension_metrics.counter("asked", "Questions.", ("answer",))
+        asked("yes")
+        asked("yes")
+        asked("no")
+        self.node.extension_metrics.gauge("waiting", "Questions.", lambda: 7)
+        self.assertEqual(self.value("mpush_ext_asked", answer="yes"), 2)
+        self.assertEqual(self.value("mpush_ext_asked", answer="no"), 1)
+        self.assertEqual(self.value("mpush_ext_waiting"), 7)
+
 
 class PushTests(MetricsTestCase):
     """
@@ -655,7 +680,8 @@ class RuntimeTests(MetricsTestCase):
 
     def test_thread_pool(self) -> None:
         """The pool is shown once somebody has asked for it, and not made for that."""
-        self.assertNotIn("mpush_threadpool_threads", self.scrape())
+        pools = [labels["pool"] for labels, _ in self.samples("mpush_threadpool_busy")]
+        self.assertNotIn("reactor", pools)
         self.clock.threadpool = ThreadPool(1, 3, "reactor pool")
         for name in ("threads", "busy", "queue"):
             self.assertEqual(
