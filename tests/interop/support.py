@@ -44,6 +44,7 @@ from tests.interop.processes import (
     ACK_DELAY,
     START_S,
     SUCCESS,
+    TIMEOUT,
     Doors,
     JavaDevice,
     JavaNode,
@@ -657,6 +658,20 @@ class InteropTestCase(TestCase):
             ),
             None,
         )
+
+    async def push(
+        self, sender: Sender, user: str, text: str, ack: str = "NO_ACK"
+    ) -> Outcome:
+        """
+        Push, again if the original's sender has missed the answer: it is not ready for
+        one that comes within a fraction of a millisecond (C-38).
+        """
+        for _ in range(3):
+            outcome = await sender.push(user, text, ack)
+            if outcome.code != TIMEOUT or not isinstance(sender, JavaSender):
+                break
+            self.note("their sender missed an answer (C-38)")
+        return outcome
 
     async def reaches_again(
         self, sender: Sender, user: str, text: str, seconds: float = 40.0

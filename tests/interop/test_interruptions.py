@@ -114,7 +114,8 @@ class Suspended(_Base):
         self.addCleanup(self.renew_java_sender)
         senders = [await self.a_sender(kind) for kind in ("java", "ours")]
         for sender in senders:
-            self.assertEqual((await sender.push(user, "before")).code, SUCCESS)
+            outcome = await self.push(sender, user, "before", "AUTO_ACK")
+            self.assertEqual(outcome.code, SUCCESS)
         names = self.names(node)
         self.assertEqual(len(names), 2)
         self.addCleanup(node.resume)

@@ -18,10 +18,10 @@ class OriginalTests(InteropTestCase):
     The original's nodes, sender and device with one another.
     """
 
-    def setUp(self) -> None:
+    async def setUp(self) -> None:
         super().setUp()
-        self.sender = self.cluster.java_sender
         self.here = self.cluster.java_node.doors
+        self.sender = await self.a_sender("java")
 
     async def test_push(self) -> None:
         """

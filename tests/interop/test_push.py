@@ -57,7 +57,7 @@ class Acknowledgements(_Base):
         """
         A push without ack succeeds when the device has been written to.
         """
-        outcome = await self.sender.push(self.user, "no ack")
+        outcome = await self.push(self.sender, self.user, "no ack")
         self.assertEqual(outcome.code, SUCCESS)
         self.assertEqual(outcome.location, self.doors.gateway)
         self.assertEqual(await self.device.pushed("no ack"), 0)
@@ -67,7 +67,7 @@ class Acknowledgements(_Base):
         """
         A push with automatic ack succeeds when the client library has acknowledged.
         """
-        outcome = await self.sender.push(self.user, "auto ack", "AUTO_ACK")
+        outcome = await self.push(self.sender, self.user, "auto ack", "AUTO_ACK")
         self.assertEqual(outcome.code, SUCCESS)
         self.assertEqual(outcome.location, self.doors.gateway)
         self.assertEqual(await self.device.pushed("auto ack"), 0)
@@ -129,14 +129,14 @@ class Unreachable(_Base):
         await until(
             lambda: self.cluster.online(self.user) is None, "the route to go offline"
         )
-        outcome = await self.sender.push(self.user, "too late")
+        outcome = await self.push(self.sender, self.user, "too late")
         self.assertEqual(outcome.code, OFFLINE)
 
     async def test_unknown(self) -> None:
         """
         A user who never was there is offline.
         """
-        outcome = await self.sender.push(self.user, "who?")
+        outcome = await self.push(self.sender, self.user, "who?")
         self.assertEqual(outcome.code, OFFLINE)
         self.assertIsNone(outcome.location)
 
@@ -155,7 +155,7 @@ class Unreachable(_Base):
         }
         text = json.dumps(route, separators=(",", ":"))
         self.cluster.redis.cli("HSET", f"mp:ur:{self.user}", str(MOBILE), text)
-        outcome = await self.sender.push(self.user, "ghost")
+        outcome = await self.push(self.sender, self.user, "ghost")
         self.assertEqual(outcome.code, OFFLINE)
         await until(
             lambda: "connId" not in self.cluster.routes(self.user)[MOBILE],
@@ -358,13 +358,14 @@ class JavaSenderLosesContent(Moved):
         outcome = await sender.push(user, "there")
         self.assertIn("redirect", " ".join(outcome.points))
         self.assertEqual(outcome.location, self.node(self.second_kind).doors.gateway)
+        # Or a time-out, when it has missed the answer (C-38).
         if self.second_kind == "ours":
-            self.assertEqual(outcome.code, FAILURE)
+            self.assertIn(outcome.code, (FAILURE, TIMEOUT))
             await sender.push(user, "next")
             await device.pushed("next")
             self.assertEqual(device.pushes, [("next", 0)])
         else:
-            self.assertEqual(outcome.code, SUCCESS)
+            self.assertIn(outcome.code, (SUCCESS, TIMEOUT))
             await device.pushed("")
             self.assertEqual(device.pushes, [("", 0)])
 

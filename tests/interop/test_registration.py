@@ -8,15 +8,12 @@ import re
 
 from kazoo.exceptions import NoAuthError  # type: ignore[import-untyped]
 
-from twisted.trial.unittest import TestCase
-
+from tests.interop.processes import SUCCESS
 from tests.interop.support import (
     NAMESPACE,
     Cluster,
     InteropTestCase,
-    OurDevice,
     full_set,
-    until,
 )
 
 test_suite = full_set(__name__)
@@ -104,12 +101,10 @@ class Check01SideBySideTests(InteropTestCase):
                 self.assertRegex(name, r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
 
 
-class Check02EmptyEnsembleTests(TestCase):
+class Check02EmptyEnsembleTests(InteropTestCase):
     """
     Who comes first into an empty ZooKeeper makes the parents.
     """
-
-    timeout = 120
 
     def setUp(self) -> None:
         self.cluster = Cluster()
@@ -144,11 +139,10 @@ class Check02EmptyEnsembleTests(TestCase):
         Push with their sender to a user on each node.
         """
         for node in (self.cluster.our_node, self.cluster.java_node):
-            user = f"first-{node.name}"
-            device = OurDevice(user, node.doors.address, user)
-            self.addCleanup(device.leave)
-            await device.connect()
-            await until(lambda user=user: self.cluster.online(user), "the route")
-            outcome = await self.cluster.java_sender.push(user, "hello", "AUTO_ACK")
+            user = f"{self.user}-{node.name}"
+            await self.our_device(f"{user}-1", node.doors, user)
+            outcome = await self.push(
+                await self.a_sender("java"), user, "hello", "AUTO_ACK"
+            )
             self.assertEqual(outcome.location, node.doors.gateway)
-            self.assertEqual(outcome.code, 1)
+            self.assertEqual(outcome.code, SUCCESS)
