@@ -83,6 +83,14 @@ class HandshakeHandler:
             self._min_heartbeat_ms, min(client_maximum_ms, self._max_heartbeat_ms)
         )
 
+    def expire_time(self) -> int:
+        """
+        Tell until when a session that begins now can be taken up again, in Unix
+        milliseconds.
+        """
+        now_ms = int(self._clock.seconds() * 1000)
+        return now_ms + self._sessions.ttl_seconds * 1000
+
     # ------------------------------------------------------------ HANDSHAKE
 
     def handshake_received(
@@ -101,12 +109,26 @@ class HandshakeHandler:
             raise ProtocolError("client key missing or too short")
         if message.device_id and message.iv is None:
             raise ProtocolError("iv missing")
-        if (
-            not message.device_id
-            or len(message.iv or b"") != AES_KEY_LENGTH
-            or len(message.client_key) != AES_KEY_LENGTH
-            or _too_long(message)
-        ):
+        valid = (
+            len(message.iv or b"") == AES_KEY_LENGTH
+            and len(message.client_key) == AES_KEY_LENGTH
+        )
+        return self._decide(connection, session_id, message, digest, valid)
+
+    def _decide(
+        self,
+        connection: Connection,
+        session_id: int,
+        message: Handshake,
+        digest: int,
+        valid: bool,
+    ) -> Deferred[None] | None:
+        """
+        Accept a HANDSHAKE, or answer with what is wrong about it.
+
+        @param valid: Whether the door finds no fault with it.
+        """
+        if not valid or not message.device_id or _too_long(message):
             self._metrics.handshakes["invalid"] += 1
             self._log.error(
                 "handshake failure, message={message}, conn={conn}",
@@ -152,24 +174,44 @@ class HandshakeHandler:
     ) -> None:
         client_key, iv = message.client_key, message.iv
         assert client_key is not None and iv is not None
-        assert message.device_id is not None
         server_key = random_key()
         ticket = new_session_id()
         heartbeat_ms = self.agreed_heartbeat(message.max_heartbeat)
-        ttl = self._sessions.ttl_seconds
-        now_ms = int(self._clock.seconds() * 1000)
         connection.cipher = AesCipher(client_key, iv)
         written = connection.answer(
             session_id,
-            HandshakeOk(server_key, heartbeat_ms, ticket, now_ms + ttl * 1000),
+            HandshakeOk(server_key, heartbeat_ms, ticket, self.expire_time()),
         )
         if not written:
-            self._metrics.handshakes["failure"] += 1
-            self._log.info("handshake failure, conn={conn}", conn=connection)
+            self._not_written(connection)
             return
         # In the same turn, so that nothing is ever sealed with the first key that
         # should not be (DESIGN 5a, protocol 7.3).
         connection.cipher = AesCipher(mix_session_key(client_key, server_key), iv)
+        self._shaken(
+            connection, message, connection.cipher, heartbeat_ms, digest, ticket
+        )
+
+    def _not_written(self, connection: Connection) -> None:
+        self._metrics.handshakes["failure"] += 1
+        self._log.info("handshake failure, conn={conn}", conn=connection)
+
+    def _shaken(
+        self,
+        connection: Connection,
+        message: Handshake,
+        cipher: AesCipher,
+        heartbeat_ms: int,
+        digest: int,
+        ticket: str | None,
+    ) -> None:
+        """
+        The answer is written: the connection is the device's.
+
+        @param cipher: Goes into the session's record.
+        @param ticket: Under what the session is stored; C{None} if it is not.
+        """
+        assert message.device_id is not None
         self._take_over(
             connection,
             SessionRecord(
@@ -177,23 +219,24 @@ class HandshakeHandler:
                 message.os_version,
                 message.client_version,
                 message.device_id,
-                connection.cipher,
+                cipher,
             ),
             heartbeat_ms,
             digest,
         )
-        storing = self._sessions.store(
-            ticket,
-            SessionRecord(
-                connection.os_name,
-                connection.os_version,
-                connection.client_version,
-                message.device_id,
-                connection.cipher,
-            ),
-        )
-        if storing is not None:
-            storing.addErrback(self._not_stored, connection)
+        if ticket is not None:
+            storing = self._sessions.store(
+                ticket,
+                SessionRecord(
+                    connection.os_name,
+                    connection.os_version,
+                    connection.client_version,
+                    message.device_id,
+                    cipher,
+                ),
+            )
+            if storing is not None:
+                storing.addErrback(self._not_stored, connection)
         self._metrics.handshakes["success"] += 1
         if self._log.info_on:
             self._log.info("handshake success, conn={conn}", conn=connection)
