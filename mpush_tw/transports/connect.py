@@ -30,6 +30,7 @@ from mpush_tw.protocol.messages import (
     FastConnectOk,
     Handshake,
     HandshakeOk,
+    HttpRequest,
     HttpResponse,
     Kick,
     Ok,
@@ -46,8 +47,10 @@ from mpush_tw.protocol.prepared import PreparedPush
 _PUSH = int(Command.PUSH)
 _ACK = int(Command.ACK)
 _KICK = int(Command.KICK)
+_HANDSHAKE = int(Command.HANDSHAKE)
 _HEARTBEAT = int(Command.HEARTBEAT)
 _CRYPTO = int(Flag.CRYPTO)
+_LONG = 16384
 _pack_header = HEADER.pack
 
 _ANSWERS: dict[type, int] = {
@@ -58,7 +61,8 @@ _ANSWERS: dict[type, int] = {
     HttpResponse: int(Command.HTTP_PROXY),
 }
 """
-Which command an answer travels as. All but L{HandshakeOk} go raw (protocol 8).
+Which command an answer travels as. All go raw but L{HandshakeOk} and what a web server
+has answered (protocol 8).
 """
 
 
@@ -103,7 +107,7 @@ class ConnectDoor:
         """
         @param key: Opens what comes before the handshake, and HANDSHAKE itself.
         @param closed: Told of each connection that has ended, once.
-        @param require_crypto: Refuse BIND, UNBIND and PUSH in clear (S-12).
+        @param require_crypto: Refuse BIND, UNBIND, PUSH and HTTP_PROXY in clear (S-12).
         @param opened: Told of each connection that was accepted.
         """
         self.key = key
@@ -271,7 +275,7 @@ class ConnectProtocol(Connection):
     def decode(self, kind: type[M], flags: int, body: object) -> M:
         assert isinstance(body, bytes)
         door = self._door
-        if body and not flags & _CRYPTO and kind is BindUser:
+        if body and not flags & _CRYPTO and kind in (BindUser, HttpRequest):
             self._in_clear(kind.__name__)
         cipher = door.key if kind is Handshake else self.cipher
         return kind.decode(open_body(flags, body, cipher, door.max_inflated))
@@ -309,9 +313,11 @@ class ConnectProtocol(Connection):
     def answer(self, session_id: int, message: Answer) -> bool:
         cmd = _ANSWERS[type(message)]
         flags, body = 0, message.encode()
-        if cmd == int(Command.HANDSHAKE):
+        # What the proxy answers by itself has no headers, not even an empty map.
+        fetched = isinstance(message, HttpResponse) and message.headers is not None
+        if fetched or cmd == _HANDSHAKE:
             flags, body = seal_body(body, self.cipher, self._door.compress_threshold)
-        return self._write(cmd, encode_packet(cmd, session_id, flags, body))
+        return self._write(cmd, encode_packet(cmd, session_id, flags, body), fetched)
 
     def send_push(self, message_id: int, flags: int, content: bytes) -> bool:
         if self._closing:
@@ -339,13 +345,17 @@ class ConnectProtocol(Connection):
     def send_heartbeat(self) -> bool:
         return self._write(_HEARTBEAT, HEARTBEAT_BYTE)
 
-    def _write(self, cmd: int, data: bytes) -> bool:
+    def _write(self, cmd: int, data: bytes, asked_for: bool = False) -> bool:
         if self._closing:
             return False
         metrics = self._door.metrics
         metrics.packets_out[cmd] += 1
         metrics.bytes_out += len(data)
-        if self._batch is None:
+        if asked_for and len(data) > _LONG:
+            # Longer than what may wait for a device, perhaps; the proxy bounds it.
+            self._flush()
+            self.transport.write_granted(data)
+        elif self._batch is None:
             self.transport.write(data)
         else:
             self._batch.append(data)

@@ -51,11 +51,13 @@ class WriteThroughServer(tcp.Server):
 
     @ivar busy: Whether more is queued than the high mark, and has been since it was
         last below the low one.
+    @ivar granted: Bytes written by L{write_granted} since the queue was last short.
     """
 
     read_size = 16384
     logstr = "mpush"
     busy = False
+    granted = 0
 
     def __init__(
         self,
@@ -125,6 +127,8 @@ class WriteThroughServer(tcp.Server):
             except OSError:
                 sent = 0
             if sent == len(data):
+                if self.granted:
+                    self.granted = 0
                 return
             data = data[sent:]
         if self._aborting:
@@ -133,13 +137,23 @@ class WriteThroughServer(tcp.Server):
         queued = self.queued
         if queued > self.limits.high:
             self.busy = True
-            if 0 < self.limits.max_queued < queued - self.limits.high:
+            allowed = self.limits.high + self.granted
+            if 0 < self.limits.max_queued < queued - allowed:
                 overflow = getattr(self.protocol, "outbound_overflow", None)
                 if overflow is not None:
                     # So that the protocol knows at once, and why.
                     overflow()
                 else:
                     self.abortConnection()  # type: ignore[no-untyped-call]
+
+    def write_granted(self, data: bytes) -> None:
+        """
+        Write something that the peer has asked for, and that may be longer than all
+        that is allowed to wait: it does not count against C{max_queued}. The caller
+        bounds how much of this there is.
+        """
+        self.granted += len(data)
+        self.write(data)
 
     def doWrite(self) -> Any:
         """
@@ -148,6 +162,7 @@ class WriteThroughServer(tcp.Server):
         result = super().doWrite()  # type: ignore[no-untyped-call]
         if self.busy and self.queued < self.limits.low:
             self.busy = False
+            self.granted = 0
         return result
 
 

@@ -4,6 +4,7 @@ Tests for L{mpush_tw.transports.connect}: packets in, packets out, and their ord
 
 from __future__ import annotations
 
+import os
 import zlib
 from typing import Any
 
@@ -29,6 +30,7 @@ from mpush_tw.protocol.messages import (
     FastConnectOk,
     Handshake,
     HandshakeOk,
+    HttpRequest,
     HttpResponse,
     Kick,
     Ok,
@@ -630,6 +632,22 @@ class OutboundTests(ConnectTestCase):
         self.assertEqual(self.metrics.closed, {"max-outbound": 1})
         self.assertEqual(self.closed, [self.device])
 
+    def test_long_web_answer(self) -> None:
+        """
+        An answer of a web server may be longer than what else may pile up: the device
+        has asked for it.
+        """
+        page = HttpResponse(200, "OK", {}, os.urandom(100_000))
+        self.assertTrue(self.device.answer(4, page))
+        self.assertTrue(self.device.send_push(1, 0, b"x" * 80))
+        self.assertTrue(self.device.connected)
+        self.assertTrue(self.device.busy)
+        self.drain()
+        self.assertFalse(self.device.busy)
+        (_, _, number, body), _ = PacketDecoder(1 << 20).receive(self.socket.taken)
+        self.assertEqual(number, 4)
+        self.assertEqual(HttpResponse.decode(_AES.decrypt(body)).body, page.body)
+
     def test_answer_too_much(self) -> None:
         """
         The answer that was too much is reported as not written, like a push.
@@ -745,11 +763,13 @@ class RequireCryptoTests(ConnectTestCase):
 
     def test_refused(self) -> None:
         """
-        BIND and PUSH in clear are refused on a secured connection.
+        BIND, PUSH and HTTP_PROXY in clear are refused on a secured connection.
         """
         self.device.device_id, self.device.cipher = "d1", _AES
         body = BindUser("u").encode()
         self.assertRaises(ProtocolError, self.device.decode, BindUser, 0, body)
+        body = HttpRequest(0, "http://a.test/").encode()
+        self.assertRaises(ProtocolError, self.device.decode, HttpRequest, 0, body)
         self.assertRaises(ProtocolError, self.device.decode_content, 0, b"text")
 
     def test_sealed(self) -> None:
@@ -791,6 +811,21 @@ class PacketsOutTests(ConnectTestCase):
         It is a connection as the core wants it.
         """
         verifyObject(IPeerConnection, self.device)
+
+    def test_web_answers(self) -> None:
+        """
+        What a web server has answered is sealed, even if it said no more than a status;
+        what the proxy answers by itself is not (protocol 8).
+        """
+        self.device.answer(1, HttpResponse(200, "OK", {"Server": "s"}, b"hello"))
+        self.device.answer(2, HttpResponse(204, "No Content", {}))
+        self.device.answer(3, HttpResponse(502, "Bad Gateway"))
+        sent = packets(self.transport.value())
+        self.assertEqual([flags for _, flags, _, _ in sent], [_CRYPTO, _CRYPTO, 0])
+        self.assertEqual(
+            HttpResponse.decode(_AES.decrypt(sent[1][3])),
+            HttpResponse(204, "No Content"),
+        )
 
     def test_raw_answers(self) -> None:
         """

@@ -303,6 +303,36 @@ class BusyTests(TransportTestCase):
         self.assertEqual(len(self.protocol.lost), 1)
         self.assertTrue(self.socket.closed)
 
+    def test_asked_for(self) -> None:
+        """
+        What the peer has asked for may be longer than the bound, and what is sent
+        besides is bounded as ever meanwhile.
+        """
+        self.transport.write_granted(bytes(5000))
+        self.transport.write(bytes(1200))
+        self.reactor.advance(0)
+        self.assertEqual(self.protocol.lost, [])
+        self.assertTrue(self.transport.busy)
+        self.transport.write(bytes(1))
+        self.reactor.advance(0)
+        self.assertEqual(len(self.protocol.lost), 1)
+
+    def test_asked_for_and_sent(self) -> None:
+        """
+        When it has been sent, the bound is the old one.
+        """
+        for room in (10000, 1 << 30):
+            self.transport.write_granted(bytes(5000))
+            self.drain(room)
+        self.transport.write_granted(bytes(5000))
+        self.socket.room = 0
+        self.transport.write(bytes(1000))
+        self.transport.write(bytes(200))
+        self.assertFalse(self.socket.closed)
+        self.transport.write(bytes(1))
+        self.reactor.advance(0)
+        self.assertTrue(self.socket.closed)
+
     def test_protocol_is_told(self) -> None:
         """
         A protocol that wants to know is told, and ends the connection itself.
