@@ -182,7 +182,12 @@ class Node(MultiService):
         )
         self.events.subscribe(self.online.event_occurred)
         self.repair = StoreRepair(
-            self.router, self.online, self._other_gateways, self.log, self.metrics
+            self.router,
+            self.online,
+            self._other_gateways,
+            lambda: not self._shared_list,
+            self.log,
+            self.metrics,
         )
         self.cache.on_restored(self.repair.store_restored)
         self.sessions = ReusableSessions(

@@ -114,6 +114,36 @@ class RedisRestartTests(RedisTestCase):
         self.redis.resume()
         await self.recovered("Redis stood still for 4 s", seconds())
 
+    async def test_late_write(self) -> None:
+        """
+        A BIND that was refused because Redis did not answer takes no effect when Redis
+        goes on and finds what the node had written: who has the user keeps it.
+        """
+        user = self.users[1]
+        self.assertTrue(self.online_at(self.nodes[1], [user]))
+        self.redis.pause()
+        reason = await deferToThread(refusal, self.nodes[0].port, user)
+        self.assertEqual(reason, "bind failed")
+        self.redis.resume()
+        await self.recovered("Redis stood still during a BIND", seconds())
+        self.assertEqual(self.devices.kicks, 0)
+
+    async def test_old_snapshot(self) -> None:
+        """
+        Redis comes back with a snapshot from before some users changed their node: they
+        are where they are, and no device is told to leave.
+        """
+        movers = [f"{self.users[0]}-mover-{number}" for number in range(4)]
+        crowd = await self.crowd(movers, self.nodes[:1])
+        self.redis.cli("SAVE")
+        await crowd.close()
+        crowd = await self.crowd(movers, self.nodes[1:])
+        self.redis.kill()
+        self.redis.start()
+        self.homes[self.nodes[1]] = [*self.homes[self.nodes[1]], *movers]
+        await self.recovered("Redis restarted with an old snapshot", seconds())
+        self.assertEqual((crowd.kicks, crowd.drops), (0, 0))
+
 
 class RedisAwayTests(RedisTestCase):
     """

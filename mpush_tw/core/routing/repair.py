@@ -11,6 +11,7 @@ have taken users over without this one hearing of it. When the store is back:
     says that another node has the user, which it may from before the user came here,
     that node is asked to kick the connection that the store names: if there is one it
     goes, and if there is none nobody is disturbed;
+  - who is on the online list and not here is taken off it;
   - a bind that was refused because the store did not answer may have been written all
     the same, over the route of another node. It is ended, and the nodes are asked
     whether one of them has the user: by a kick that fits no connection, which makes
@@ -41,6 +42,7 @@ _MAX_DOUBTED = 1000
 Routes that are looked after at a time because another node does not know of them.
 """
 
+_PAGE = 1000
 _SLICE = 200
 """
 Routes that are looked after at a time: they go out pipelined, and binds of new devices
@@ -60,15 +62,18 @@ class StoreRepair:
         router: Router,
         online: OnlineUsers,
         gateways: Callable[[], Awaitable[list[tuple[str, int]]]],
+        owns_list: Callable[[], bool],
         log: NodeLog,
         metrics: NodeMetrics,
     ) -> None:
         """
         @param gateways: Finds the gateway addresses of the other nodes.
+        @param owns_list: Whether the online list is this node's alone (C-11).
         """
         self._router = router
         self._online = online
         self._gateways = gateways
+        self._owns_list = owns_list
         self._doubted: dict[Connection, None] = {}
         router.route_doubted = self.look_after
         self._log = log.general
@@ -140,11 +145,25 @@ class StoreRepair:
         while connections := list(islice(waiting, _SLICE)):
             await _all([self._restore(one) for one in connections])
             restored += len(connections)
+        if self._owns_list():
+            await self._clear_strangers()
         self._log.warn(
             "the store is back: {restored} routes looked after, {ended} ended",
             restored=restored,
             ended=ended,
         )
+
+    async def _clear_strangers(self) -> None:
+        """
+        Take users off the list who are not here: an old snapshot has them.
+        """
+        strangers: list[str] = []
+        start = 0
+        while page := await self._online.page(start, start + _PAGE - 1):
+            start += len(page)
+            strangers += [one for one in page if not self._router.local.lookup_all(one)]
+        for start in range(0, len(strangers), _SLICE):
+            await _all([self._list(one) for one in strangers[start : start + _SLICE]])
 
     async def _end_unfinished(self) -> int:
         unfinished = self._router.unfinished

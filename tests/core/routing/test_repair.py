@@ -19,6 +19,8 @@ class StoreRepairTests(SynchronousTestCase):
     A store that was away, and what the node makes of it.
     """
 
+    owns_list = True
+
     def setUp(self) -> None:
         self.core = Core()
         self.core.events.subscribe(self.core.online.event_occurred)
@@ -26,6 +28,7 @@ class StoreRepairTests(SynchronousTestCase):
             self.core.router,
             self.core.online,
             self.other_gateways,
+            lambda: self.owns_list,
             self.core.log,
             self.core.metrics,
         )
@@ -241,6 +244,26 @@ class StoreRepairTests(SynchronousTestCase):
         self.core.cache.fails.clear()
         self.restored()
         self.assertEqual(self.listed(), ["a"])
+
+    def test_old_list(self) -> None:
+        """
+        Who is on the list from an old snapshot and not here is taken off it.
+        """
+        self.bound("a")
+        for stranger in ("x", "y"):
+            self.core.cache.zadd("mp:oul:203.0.113.1", stranger)
+        self.restored()
+        self.assertEqual(self.listed(), ["a"])
+
+    def test_shared_list(self) -> None:
+        """
+        A list that several nodes share is not cleared of the others' users (C-11).
+        """
+        self.owns_list = False
+        self.bound("a")
+        self.core.cache.zadd("mp:oul:203.0.113.1", "x")
+        self.restored()
+        self.assertEqual(self.listed(), ["a", "x"])
 
     def test_away_again(self) -> None:
         """
