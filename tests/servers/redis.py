@@ -575,7 +575,9 @@ class SentinelSet:
         """
         Wait until all is well and a fail-over could begin.
         """
-        wait_until(lambda: all(map(self._well, self.sentinels)), "the sentinels")
+        wait_until(
+            lambda: all(map(self._well, self.sentinels)), "the sentinels", 3 * _PATIENCE
+        )
 
     def _well(self, sentinel: RedisServer) -> bool:
         fields = sentinel.cli("SENTINEL", "MASTER", self.name).splitlines()
