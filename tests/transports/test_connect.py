@@ -22,6 +22,7 @@ from mpush_tw.core.handlers import Dispatcher
 from mpush_tw.core.registry import Admission, Connections
 from mpush_tw.errors import ProtocolError
 from mpush_tw.interfaces import IPeerConnection
+from mpush_tw.protocol.body import open_body
 from mpush_tw.protocol.commands import Command, Flag
 from mpush_tw.protocol.crypto import AesCipher, RsaPrivateKey
 from mpush_tw.protocol.messages import (
@@ -644,9 +645,10 @@ class OutboundTests(ConnectTestCase):
         self.assertTrue(self.device.busy)
         self.drain()
         self.assertFalse(self.device.busy)
-        (_, _, number, body), _ = PacketDecoder(1 << 20).receive(self.socket.taken)
+        (_, flags, number, body), _ = PacketDecoder(1 << 20).receive(self.socket.taken)
         self.assertEqual(number, 4)
-        self.assertEqual(HttpResponse.decode(_AES.decrypt(body)).body, page.body)
+        plain = open_body(flags, body, _AES, 1 << 20)
+        self.assertEqual(HttpResponse.decode(plain).body, page.body)
 
     def test_answer_too_much(self) -> None:
         """
