@@ -11,7 +11,7 @@ CONFIG ?= etc/mpush.conf
 RUNNING := .run
 ZOOKEEPER_JARS := /usr/share/java/zookeeper.jar:/usr/share/java/slf4j-simple.jar
 
-.PHONY: run test lint check-types unit interop clean mpload bench help up down node-a node-b
+.PHONY: campaign run test lint check-types unit interop clean mpload bench help up down node-a node-b
 
 help:
 	@echo "make run     start a push server with $(CONFIG)"
@@ -22,6 +22,7 @@ help:
 	@echo "make down    stop that Redis and ZooKeeper"
 	@echo "make mpload  build the load generator in benchmarks/load"
 	@echo "make bench   measure a node of this checkout (a few minutes)"
+	@echo "make campaign  lose servers and nodes under load, and state the recovery times"
 	@echo "make clean   remove what the other targets made"
 
 run: $(VENV)/.installed
@@ -100,6 +101,9 @@ bench: $(VENV)/.installed
 	$(BIN)/mpush bench conn
 	$(BIN)/mpush bench push
 	$(BIN)/mpush bench push --ack
+
+campaign: $(VENV)/.installed-test
+	PYTHONPATH=. $(BIN)/python -m tests.cluster.campaign
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .hypothesis _trial_temp* benchmarks/load/mpload $(RUNNING) \
