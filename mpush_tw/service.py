@@ -694,7 +694,7 @@ class Node(MultiService):
         End the plug-ins, and the threads in which they may be waiting.
         """
         await self.extensions.stop()
-        stopped = self.executor.stop()
+        stopped = maybeDeferred(self.executor.stop)
         try:
             await stopped.addTimeout(_EXECUTOR_SECONDS, self.reactor)
         except Exception:
