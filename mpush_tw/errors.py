@@ -4,6 +4,8 @@ The exception families. The family says what to do, the class what happened.
 
 from __future__ import annotations
 
+from enum import Enum
+
 
 class MPushError(Exception):
     """
@@ -80,3 +82,32 @@ class NotConnected(MPushError):
 
     Fails the Deferreds of L{mpush_tw.client}; the client goes on reconnecting.
     """
+
+
+class FetchProblem(Enum):
+    """
+    Why an HTTP request of the proxy has no answer that a device could be given.
+    """
+
+    NOT_CONNECTED = "no connection"
+    NOT_SENT = "the request was not sent"
+    BROKEN = "the connection ended before the response did"
+    UNREADABLE = "the response is not HTTP"
+    MALFORMED = "the response breaks the rules of HTTP"
+    TOO_LARGE = "the response is too large"
+    OVERLOADED = "too much is being received"
+
+
+class FetchError(MPushError):
+    """
+    A web server could not be asked, or its answer not be used.
+
+    Raised by L{IHttpFetcher<mpush_tw.interfaces.IHttpFetcher>}; the HTTP proxy answers
+    the device with a status that goes by C{problem} (server 15.3).
+
+    @ivar problem: What happened.
+    """
+
+    def __init__(self, problem: FetchProblem, details: str = "") -> None:
+        super().__init__(f"{problem.value}: {details}" if details else problem.value)
+        self.problem = problem

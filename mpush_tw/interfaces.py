@@ -118,6 +118,60 @@ class DnsTarget:
     port: int
 
 
+@attrs.frozen
+class HttpTarget:
+    """
+    Whom an HTTP request goes to.
+
+    @ivar scheme: C{http} or C{https}.
+    @ivar host: The name or address that was asked for: the certificate of an https
+        target must be for it. Not looked up.
+    @ivar port: Where to connect.
+    @ivar addresses: IP addresses to connect to, the first that can be reached; at least
+        one.
+    """
+
+    scheme: str
+    host: str
+    port: int
+    addresses: tuple[str, ...]
+
+
+@attrs.frozen
+class HttpFetch:
+    """
+    An HTTP request as it is to be sent (server 15.2).
+
+    @ivar uri: The request target, in ASCII.
+    @ivar headers: In order, C{Host} among them; nothing that says how long the body is
+        or what becomes of the connection.
+    @ivar body: Empty for none.
+    """
+
+    target: HttpTarget
+    method: str
+    uri: str
+    headers: tuple[tuple[bytes, bytes], ...]
+    body: bytes = b""
+
+
+@attrs.frozen
+class HttpFetched:
+    """
+    An HTTP response that has arrived completely.
+
+    @ivar status: 100 to 999.
+    @ivar headers: As received, names in their own case; nothing that concerned the
+        connection or the length of the body.
+    @ivar body: As received, compressed or not; chunks joined.
+    """
+
+    status: int
+    reason: bytes
+    headers: tuple[tuple[bytes, bytes], ...]
+    body: bytes
+
+
 # ----------------------------------------------------------------- events
 
 
@@ -425,8 +479,38 @@ class IDnsMapping(Interface):
         """
         Choose a target for one request; must not wait.
 
-        @param host: Of the URL, without its port.
+        @param host: Of the URL, in lower case, without its port.
         @return: C{None} if the name is not mapped.
+        """
+
+
+class IHttpFetcher(Interface):
+    """
+    Speaks HTTP with web servers on behalf of devices (server 15). Used by the HTTP
+    proxy, which has decided before that the target may be asked. Follows no redirect,
+    keeps no cookie, changes nothing about the body.
+    """
+
+    def fetch(request: HttpFetch) -> Deferred[HttpFetched]:
+        """
+        Ask once.
+
+        A connection is used again only if the response before was complete and nothing
+        came behind it, so that no answer can reach another request (S-32).
+
+        @return: Fails with L{mpush_tw.errors.FetchError}. Cancelling it ends the
+            request and its connection. The caller bounds the time, but not that of
+            connecting.
+        """
+
+    def idle_connections() -> Mapping[str, int]:
+        """
+        Tell how many connections are kept for later, by C{host:port}.
+        """
+
+    def stop() -> Deferred[None]:
+        """
+        Close the connections that are kept; fires within a few seconds. Idempotent.
         """
 
 

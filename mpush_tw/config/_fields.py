@@ -402,6 +402,21 @@ def host(written: str) -> str:
     return written
 
 
+def web_host(written: str) -> str:
+    """
+    Accept a host name or an address, without a port or a pattern.
+    """
+    bare = written[1:-1] if re.fullmatch(r"\[.*\]", written) else written
+    try:
+        ipaddress.ip_address(bare)
+    except ValueError:
+        if not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?", written):
+            raise ValueError(
+                "expected host names or addresses, each without a port or a pattern"
+            ) from None
+    return written
+
+
 def mapped_host(name: str, value: object) -> str:
     """
     Accept an address or a host name as the value of an object.

@@ -539,6 +539,25 @@ class HttpSettings:
         bytes.
     @ivar dns_mapping: C{dns-mapping}. Host name to its backends, C{ip} or C{ip:port}.
     @ivar allowed_hosts: C{allowed-hosts}. Further host names that clients may reach.
+    @ivar dns_mapping_choice: C{dns-mapping-choice}. How one of several backends is
+        chosen.
+    @ivar follow_outside: C{follow-outside}. Follow redirects to hosts that clients may
+        not name themselves; private addresses never.
+    @ivar host_header: C{host-header}. What an http backend of C{dns-mapping} is told:
+        C{"mapped"}, its own address, or C{"original"}, the host of the client's URL.
+    @ivar request_target: C{request-target}. C{"origin"}, the path, or C{"absolute"},
+        the whole URL as the original sends it.
+    @ivar connect_timeout: C{connect-timeout}, in seconds.
+    @ivar max_read_timeout: C{max-read-timeout}. Longest time that a client may name, in
+        seconds.
+    @ivar max_requests: C{max-requests}. Requests at a time; above it the answer is 503.
+    @ivar max_requests_per_device: C{max-requests-per-device}. The same for each client.
+    @ivar max_buffered: C{max-buffered}. Bytes of answers that may be held at a time, on
+        their way in and on their way out.
+    @ivar ca_file: C{ca-file}. PEM file of authorities to trust for https instead of the
+        system's.
+    @ivar limit_ios_answers: C{limit-ios-answers}. Send iOS clients no answer that they
+        cannot read (clients 9.14).
     """
 
     proxy_enabled: bool = key.boolean(False)
@@ -550,8 +569,19 @@ class HttpSettings:
         wanted='an object such as { "example.com": ["10.0.0.1:8080"] }',
     )
     allowed_hosts: tuple[str, ...] = key.texts(
-        check=key.host, wanted='host names such as ["example.com"]'
+        check=key.web_host, wanted='host names such as ["example.com"]'
     )
+    dns_mapping_choice: str = key.choice("random", "random", "round-robin")
+    follow_outside: bool = key.boolean(False)
+    host_header: str = key.choice("mapped", "mapped", "original")
+    request_target: str = key.choice("origin", "origin", "absolute")
+    connect_timeout: float = key.duration("4s", least=0.001)
+    max_read_timeout: float = key.duration("5m", least=0.001)
+    max_requests: int = key.integer(1000, least=1)
+    max_requests_per_device: int = key.integer(50, least=1)
+    max_buffered: int = key.size("128m", least=1)
+    ca_file: str = key.text()
+    limit_ios_answers: bool = key.boolean(True)
 
 
 def _origin(written: str) -> str:
