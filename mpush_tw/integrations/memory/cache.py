@@ -241,4 +241,4 @@ def _slice(values: list[str], start: int, end: int) -> list[str]:
     count = len(values)
     first = max(0, start + count if start < 0 else start)
     last = end + count if end < 0 else end
-    return values[first : last + 1]
+    return values[first : max(0, last + 1)]
