@@ -1,6 +1,7 @@
 """
 Questions that a sender of ours asks a node of ours through its gateway: how many would
-get a broadcast, what became of a push, which broadcasts are under way.
+get a broadcast, what became of a push, which broadcasts are under way; and the control
+of a broadcast with a task, for senders that cannot reach the node's store.
 
 The command is C{GATEWAY_QUERY}, which the original does not have: its nodes answer
 ERROR 101 and close the connection, so senders ask over a connection made for it.
@@ -13,10 +14,11 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from zope.interface import implementer
 
+from mpush_tw.broadcast_task import MAX_PAGE, check_page, check_rate
 from mpush_tw.core.push.broadcast import Broadcast
 from mpush_tw.core.push.centre import PushCentre
 from mpush_tw.core.push.request import Outcome, PushRequest
-from mpush_tw.errors import ProtocolError
+from mpush_tw.errors import ProtocolError, PushError
 from mpush_tw.interfaces import IPushListener
 from mpush_tw.protocol.gateway import TimePoints
 
@@ -49,6 +51,8 @@ class GatewayQueries:
             "trace": self._trace,
             "broadcasts": self._broadcasts,
             "cancel": self._cancel,
+            "task": self._task,
+            "rate": self._rate,
         }
 
     async def answer(self, question: str, arguments: Mapping[str, object]) -> Answer:
@@ -79,24 +83,75 @@ class GatewayQueries:
         return dry_run.report()
 
     async def _trace(self, arguments: Mapping[str, object]) -> Answer:
-        trace_id = _text(arguments, "id")
-        if not trace_id:
-            raise ProtocolError("id: expected a text")
-        return {"pushes": self._centre.traces.find(trace_id)}
+        """
+        C{first} and C{most} ask for a part, for answers that would be too long.
+        """
+        pushes = self._centre.traces.find(_id(arguments))
+        first, most = _page(arguments)
+        return {"pushes": pushes[first : first + most], "total": len(pushes)}
 
     async def _broadcasts(self, arguments: Mapping[str, object]) -> Answer:
         return {"running": [_shown(one) for one in self._centre.broadcasts.running]}
 
     async def _cancel(self, arguments: Mapping[str, object]) -> Answer:
-        task_id = _text(arguments, "id")
-        if not task_id:
-            raise ProtocolError("id: expected a text")
-        cancelled = 0
-        for broadcast in self._centre.broadcasts.running:
-            if broadcast.request.task_id == task_id:
-                self._centre.broadcasts.cancel(broadcast)
-                cancelled += 1
-        return {"cancelled": cancelled}
+        running = self._running(_id(arguments))
+        for broadcast in running:
+            self._centre.broadcasts.cancel(broadcast)
+        return {"cancelled": len(running)}
+
+    async def _task(self, arguments: Mapping[str, object]) -> Answer:
+        """
+        Tell how far a task is; with C{most}, also the users that it has reached.
+        """
+        task_id = _id(arguments)
+        task = self._centre.broadcasts.task(task_id)
+        answer: Answer = {
+            "sent": await task.progress(),
+            "running": len(self._running(task_id)),
+        }
+        if "most" in arguments:
+            answer["users"] = await task.users(*_page(arguments))
+        return answer
+
+    async def _rate(self, arguments: Mapping[str, object]) -> Answer:
+        """
+        Change the rate of a task, from this moment on.
+        """
+        task_id = _id(arguments)
+        try:
+            rate = check_rate(arguments.get("rate"))
+        except PushError as error:
+            raise ProtocolError(f"rate: {error}") from None
+        # Where broadcasts look before each of their windows.
+        await self._centre.broadcasts.task(task_id).set_rate(rate)
+        running = self._running(task_id)
+        for broadcast in running:
+            broadcast.flow.limit = rate
+        return {"changed": len(running)}
+
+    def _running(self, task_id: str) -> list[Broadcast]:
+        return [
+            broadcast
+            for broadcast in self._centre.broadcasts.running
+            if broadcast.request.task_id == task_id
+        ]
+
+
+def _id(arguments: Mapping[str, object]) -> str:
+    value = _text(arguments, "id")
+    if not value:
+        raise ProtocolError("id: expected a text")
+    return value
+
+
+def _page(arguments: Mapping[str, object]) -> tuple[int, int]:
+    first, most = arguments.get("first", 0), arguments.get("most", MAX_PAGE)
+    try:
+        check_page(first, most)
+    except PushError as error:
+        raise ProtocolError(str(error)) from None
+    assert isinstance(first, int) and isinstance(most, int)
+    return first, most
 
 
 def _text(arguments: Mapping[str, object], name: str) -> str | None:

@@ -135,7 +135,22 @@ class QueryTests(DoorTestCase):
         """
         Of an id that nobody used nothing is known.
         """
-        self.assertEqual(self.told("trace", id="none"), {"pushes": []})
+        self.assertEqual(self.told("trace", id="none"), {"pushes": [], "total": 0})
+
+    def test_part_of_a_trace(self) -> None:
+        """
+        Of an id that many pushes carried a part can be asked for.
+        """
+        self.users(3)
+        for number in range(3):
+            self.core.centre.push(
+                PushRequest(
+                    f"u{number}", 1, 9, b"x", "t", None, None, 0, FakeListener()
+                )
+            )
+        told = self.told("trace", id="t", first=1, most=1)
+        self.assertEqual([one["userId"] for one in told["pushes"]], ["u1"])
+        self.assertEqual(told["total"], 3)
 
     def test_running(self) -> None:
         """
@@ -154,6 +169,55 @@ class QueryTests(DoorTestCase):
         self.assertEqual(self.told("broadcasts"), {"running": []})
         self.assertEqual(len(listener.finished), 1)
 
+    def slow_broadcast(self, users: int) -> FakeListener:
+        """
+        Begin a broadcast of a message a second.
+        """
+        self.users(users)
+        self.told("rate", id="slow", rate=1)
+        listener = FakeListener()
+        self.core.centre.push(
+            PushRequest(None, 0, 0, b"x", "slow", None, None, 0, listener)
+        )
+        self.core.clock.advance(0)
+        return listener
+
+    def test_task(self) -> None:
+        """
+        How far a task is can be asked for, and whom it has reached: the earliest first,
+        in parts, while it runs and afterwards.
+        """
+        self.assertEqual(self.told("task", id="slow"), {"sent": 0, "running": 0})
+        self.slow_broadcast(3)
+        told = self.told("task", id="slow", most=10)
+        self.assertEqual(told, {"sent": 1, "running": 1, "users": ["u0"]})
+        self.core.clock.pump([1.0] * 5)
+        told = self.told("task", id="slow", first=1, most=1)
+        self.assertEqual(told, {"sent": 3, "running": 0, "users": ["u1"]})
+
+    def test_rate(self) -> None:
+        """
+        A broadcast under way goes on with the new rate, and keeps it.
+        """
+        listener = self.slow_broadcast(6)
+        self.assertEqual(self.told("rate", id="slow", rate=2), {"changed": 1})
+        self.core.clock.pump([1.0] * 2)
+        self.assertEqual(listener.finished, [])
+        sent = self.told("broadcasts")["running"][0]["counts"]["sent"]
+        self.assertEqual(sent, 5)
+        self.core.clock.pump([1.0])
+        self.assertEqual(len(listener.finished), 1)
+
+    def test_rate_in_advance(self) -> None:
+        """
+        The rate of a broadcast can be set before it begins; it is none of the others'.
+        """
+        self.assertEqual(self.told("rate", id="later", rate=7), {"changed": 0})
+        stored = self.successResultOf(self.core.cache.hgetall("mp:ptlater"))
+        self.assertEqual(stored, {"q": "7"})
+        self.slow_broadcast(2)
+        self.assertEqual(self.told("rate", id="other", rate=5), {"changed": 0})
+
     def test_unknown(self) -> None:
         """
         A question that nobody knows is refused with those that are known; the
@@ -171,6 +235,12 @@ class QueryTests(DoorTestCase):
         self.assertIn("tags:", self.refused("count", tags="vip"))
         self.assertIn("tags:", self.refused("count", tags=[1]))
         self.assertIn("condition:", self.refused("count", condition=1))
+        self.assertIn("id:", self.refused("task"))
+        self.assertIn("id:", self.refused("rate", rate=1))
+        for rate in (0, -1, 1.5, True, "7", None, 2**31):
+            self.assertIn("rate:", self.refused("rate", id="t", rate=rate))
+        for page in ({"first": -1}, {"first": "a"}, {"most": 0}, {"most": 10001}):
+            self.assertIn(next(iter(page)), self.refused("trace", id="t", **page))
 
     def test_rubbish(self) -> None:
         """

@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
+from mpush_tw.broadcast_task import BroadcastTask
 from mpush_tw.core.flow import WindowFlow
 from mpush_tw.core.log import NodeLog
 from mpush_tw.core.metrics import NodeMetrics
@@ -188,6 +189,12 @@ class BroadcastCentre:
         self._counting[dry_run] = answer
         self._broadcasts.add(dry_run)
         return answer
+
+    def task(self, task_id: str) -> BroadcastTask:
+        """
+        Give the control of a task in the store of this node.
+        """
+        return BroadcastTask(self._cache, task_id)
 
     def cancel(self, broadcast: Broadcast) -> None:
         """

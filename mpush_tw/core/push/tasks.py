@@ -9,12 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mpush_tw.broadcast_task import (
+    CANCELLED,
+    DEFAULT_RATE,
+    KEEP_SECONDS,
+    RATE,
+    SENT,
+    task_key,
+    users_key,
+)
 from mpush_tw.core.log import NodeLog
 from mpush_tw.errors import Unavailable
 from mpush_tw.interfaces import ICache
 
-DEFAULT_RATE = 1000
-_KEEP_SECONDS = 7 * 86400
 _MOST_PER_PUSH = 1000
 
 
@@ -27,8 +34,8 @@ class TaskControl:
 
     def __init__(self, cache: ICache, task_id: str, log: NodeLog) -> None:
         self._cache = cache
-        self._key = f"mp:pt{task_id}"
-        self._users_key = f"{task_id}:sui"
+        self._key = task_key(task_id)
+        self._users_key = users_key(task_id)
         self._log = log.push
         self._sent = 0
         self._users: list[str] = []
@@ -39,7 +46,7 @@ class TaskControl:
 
         @raise Unavailable: If the store is down.
         """
-        text = await self._cache.hget(self._key, "q")
+        text = await self._cache.hget(self._key, RATE)
         if text is None:
             return DEFAULT_RATE
         try:
@@ -54,7 +61,7 @@ class TaskControl:
 
         @raise Unavailable: If the store is down.
         """
-        return await self._cache.hget(self._key, "c") == "1"
+        return await self._cache.hget(self._key, CANCELLED) == "1"
 
     def note(self, sent: int, users: Sequence[str]) -> None:
         """
@@ -72,7 +79,7 @@ class TaskControl:
         sent, self._sent = self._sent, 0
         if sent:
             try:
-                await self._cache.hincrby(self._key, "sc", sent)
+                await self._cache.hincrby(self._key, SENT, sent)
             except Unavailable:
                 self._sent += sent
                 raise
@@ -87,5 +94,5 @@ class TaskControl:
 
         @raise Unavailable: If the store is down.
         """
-        await self._cache.expire(self._key, _KEEP_SECONDS)
-        await self._cache.expire(self._users_key, _KEEP_SECONDS)
+        await self._cache.expire(self._key, KEEP_SECONDS)
+        await self._cache.expire(self._users_key, KEEP_SECONDS)
