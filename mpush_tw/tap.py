@@ -19,6 +19,7 @@ from twisted.python import usage
 from twisted.python.failure import Failure
 
 from mpush_tw.config import load_settings
+from mpush_tw.embedding import ServerLauncher
 from mpush_tw.errors import ConfigError
 from mpush_tw.service import Node
 
@@ -103,7 +104,8 @@ def makeService(options: Options, reactor: Any = None) -> IService:
     try:
         # First, because the node asks how many connections that leaves room for.
         _raise_file_limit()
-        node = MpushNode(load_settings(options["config"], options["set"]), reactor)
+        loaded = load_settings(options["config"], options["set"])
+        node = ServerLauncher(loaded, reactor, make_node=MpushNode).init()
     except ConfigError as error:
         _give_up(error)
     _tune_garbage_collection()

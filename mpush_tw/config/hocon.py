@@ -442,8 +442,14 @@ def read(
 def from_tree(tree: dict[str, Any], name: str) -> Text:
     """
     Make a layer of plain data.
+
+    @raise ConfigError: If there is something in it that is no plain data.
     """
-    return Text(name, hocon.from_map(tree, name), {}, numbered=False)
+    try:
+        config = hocon.from_map(tree, name)
+    except hocon.ConfigError as error:
+        raise ConfigError("", _reason(error), name) from None
+    return Text(name, config, {}, numbered=False)
 
 
 def read_file(path: str) -> str:

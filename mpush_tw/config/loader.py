@@ -81,6 +81,7 @@ def load_settings(
     path: str | None = None,
     overrides: Sequence[str] = (),
     environ: Mapping[str, str] = os.environ,
+    tree: Mapping[str, Any] | None = None,
 ) -> LoadedSettings:
     """
     Read the whole configuration of a node.
@@ -91,11 +92,15 @@ def load_settings(
         The value is taken as it stands, without quotes, unless it starts with C{[},
         C{{} or C{"} or holds C{${}: then it is HOCON.
     @param environ: The environment, for C{MP_CONF} and for C{${NAME}} in texts.
+    @param tree: What a program sets, as plain data with C{mp} at the root; above the
+        file, below the overrides. Texts are taken as they are.
     @raise ConfigError: If a file is missing or unreadable, a text is not HOCON, a
         substitution has no value; L{SettingsError} if values cannot be used.
     """
     lookup = {**environ, **_pseudo_properties()}
     layers = [_override(text, lookup) for text in reversed(overrides)]
+    if tree is not None:
+        layers.append(hocon.from_tree(dict(tree), "the program"))
     file = path or environ.get("MP_CONF") or None
     if file is not None:
         layers.append(_file(file, lookup))
