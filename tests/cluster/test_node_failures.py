@@ -141,10 +141,11 @@ class KilledNodeTests(NodeTestCase):
         self.first.kill()
         self.first.launch()
         await deferToThread(self.first.wait_started)
-        await self.devices.all_bound(30.0)
-        await self.pushes_succeed(self.pushes, self.theirs)
+        # At once: the old entry has two seconds, the devices take longer to come back.
         twice = list((await self.gateways()).values()).count(self.first.gateway)
         self.assertEqual(twice, 2)
+        await self.devices.all_bound(30.0)
+        await self.pushes_succeed(self.pushes, self.theirs)
         await until(self.all_registered, "the old registration to vanish")
         for _ in range(3):
             results = await self.pushes.push_to_all(self.theirs)
