@@ -41,7 +41,7 @@ Seconds that a command waits for a cluster that asks it to try again.
 """
 
 _ELSEWHERE = frozenset(("MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN"))
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
 _LONGEST_RETRY = 0.4
 
 

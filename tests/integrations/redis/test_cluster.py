@@ -29,6 +29,11 @@ from tests.integrations.redis.support import (
 from tests.servers import free_port
 from tests.servers.redis import RedisCluster, RedisServer, redis_cluster
 
+IN_A_HURRY = ("cluster-node-timeout 500",)
+"""
+For nodes that are to die: how soon the others notice, in milliseconds.
+"""
+
 
 class Redirections:
     """
@@ -252,7 +257,7 @@ class NodeTests(TestCase):
     @steps
     async def setUp(self) -> None:  # type: ignore[override]
         self.servers = redis_cluster(
-            password="common", extra=["cluster-require-full-coverage no"]
+            password="common", extra=[*IN_A_HURRY, "cluster-require-full-coverage no"]
         )
         self.addCleanup(self.servers.stop)
         self.settings = cluster(self.servers, password="common")
@@ -297,7 +302,7 @@ class NodeTests(TestCase):
             extra=[
                 "cluster-enabled yes",
                 f"cluster-port {free_port()}",
-                "cluster-node-timeout 1000",
+                *IN_A_HURRY,
                 "cluster-require-full-coverage no",
                 "repl-diskless-sync-delay 0",
             ],
@@ -430,7 +435,7 @@ class DownTests(TestCase):
         Commands wait a little for the cluster and then fail; when it is well again, so
         is the store.
         """
-        servers = redis_cluster()
+        servers = redis_cluster(extra=IN_A_HURRY)
         self.addCleanup(servers.stop)
         cache = await started_cache(self, cluster(servers))
         dead = servers.servers[0]
