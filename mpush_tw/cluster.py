@@ -14,8 +14,9 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from mpush_tw.config import Settings, addresses, load_settings
+from mpush_tw.config import LoadedSettings, Settings, addresses, load_settings
 from mpush_tw.errors import ConfigError
+from mpush_tw.extensions import Extensions
 from mpush_tw.interfaces import IClientClassifier
 from mpush_tw.stores import Stores, shared_stores
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from mpush_tw.sender import PushSender
     from mpush_tw.sender._pool import IGatewayPool
     from mpush_tw.sender.blocking import BlockingSender
+    from mpush_tw.sender.directory import IGatewayDirectory
 
 __all__ = [
     "Config",
@@ -32,7 +34,7 @@ __all__ = [
     "shared_stores",
 ]
 
-Config = str | os.PathLike[str] | Settings
+Config = str | os.PathLike[str] | Settings | LoadedSettings
 """
 A configuration file, or what was read from one.
 """
@@ -56,7 +58,8 @@ def cluster_sender(
         needs no RSA key.
     @param reactor: Provides C{IReactorTCP}, C{IReactorTime} and C{IReactorThreads};
         for gateways over UDP, C{IReactorFDSet} as well.
-    @param classifier: That of the nodes, if they have one of their own.
+    @param classifier: That of the nodes, if they have one of their own that is not a
+        plug-in: those are chosen as the nodes choose, by C{mp.spi}, the stores as well.
     @param large_datagrams: Where gateways are asked over UDP, whether all of them take
         datagrams of more than 2048 bytes: nodes of the original stop serving at one
         (C-25), so that larger pushes are refused without this.
@@ -64,15 +67,12 @@ def cluster_sender(
     @raise ConfigError: If the file cannot be read or used.
     """
     from mpush_tw.sender import PushSender, StaticGateways
-    from mpush_tw.sender.cluster import ClusterGateways
 
-    settings = config if isinstance(config, Settings) else _sender_settings(config)
-    directory: StaticGateways | ClusterGateways
+    config = _read(config)
+    settings = config if isinstance(config, Settings) else config.settings
+    directory: IGatewayDirectory
     if settings.cluster:
-        stores = shared_stores(settings, reactor)
-        directory = ClusterGateways(
-            stores.discovery, stores.cache, stores.queue, reactor, classifier
-        )
+        directory = _cluster_gateways(config, settings, reactor, classifier)
     else:
         directory = StaticGateways([_own_gateway(settings)])
     limit, make_pool = settings.core.max_packet_size, None
@@ -85,6 +85,35 @@ def cluster_sender(
         connections_per_gateway=settings.net.gateway_client_num,
         make_pool=make_pool,
     )
+
+
+def _cluster_gateways(
+    config: Settings | LoadedSettings,
+    settings: Settings,
+    reactor: Any,
+    classifier: IClientClassifier | None,
+) -> IGatewayDirectory:
+    """
+    Make what finds gateways and routes in the stores of a cluster, which may be
+    plug-ins.
+    """
+    from mpush_tw.sender.cluster import ClusterGateways
+    from mpush_tw.sender_extensions import choose_classifier, with_extensions
+
+    extensions = Extensions.find(settings, reactor)
+    stores = shared_stores(settings, reactor, extensions)
+    if classifier is None:
+        classifier = choose_classifier(extensions)
+    directory = ClusterGateways(
+        stores.discovery, stores.cache, stores.queue, reactor, classifier
+    )
+    if all(one.built_in for one in extensions.chosen):
+        return directory
+    if isinstance(config, Settings):
+        tree: dict[str, Any] = {"mp": {"spi-settings": settings.spi_settings}}
+    else:
+        tree = config.whole
+    return with_extensions(directory, extensions, settings, tree, stores, reactor)
 
 
 def _over_udp(
@@ -147,10 +176,10 @@ def blocking_cluster_sender(
     """
     from mpush_tw.sender.blocking import BlockingSender
 
-    settings = config if isinstance(config, Settings) else _sender_settings(config)
+    read = _read(config)
     return BlockingSender(
         lambda running: cluster_sender(
-            settings,
+            read,
             reactor=running,
             classifier=classifier,
             large_datagrams=large_datagrams,
@@ -159,13 +188,15 @@ def blocking_cluster_sender(
     )
 
 
-def _sender_settings(path: str | os.PathLike[str]) -> Settings:
+def _read(config: Config) -> Settings | LoadedSettings:
     """
     Read a node's file for a sender. It handshakes with nobody: it is content with any
     key, the published one included, and with none.
     """
+    if isinstance(config, (Settings, LoadedSettings)):
+        return config
     consent = "mp.security.allow-sample-key=true"
-    return load_settings(os.fspath(path), [consent]).settings
+    return load_settings(os.fspath(config), [consent])
 
 
 def _own_gateway(settings: Settings) -> tuple[str, int]:

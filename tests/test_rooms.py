@@ -25,6 +25,7 @@ COMPOSITION = (
     "parts",
     "stores",
     "extension_context",
+    "sender_extensions",
 )
 """
 The modules where everything is put together; beside them only C{cli} knows everybody.

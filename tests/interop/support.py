@@ -452,11 +452,13 @@ What tests have to tell besides that they passed: their ids and a sentence.
 _shared_stores = cluster.shared_stores
 
 
-def _deaf_stores(settings: Settings, clock: Any) -> Any:
+def _deaf_stores(settings: Settings, clock: Any, extensions: Any = None) -> Any:
     """
     The cluster's stores, but a message queue in which nobody says anything.
     """
-    return attrs.evolve(_shared_stores(settings, clock), queue=MemoryQueue(clock))
+    return attrs.evolve(
+        _shared_stores(settings, clock, extensions), queue=MemoryQueue(clock)
+    )
 
 
 class OurSender:
