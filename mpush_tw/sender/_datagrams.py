@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -40,6 +41,7 @@ from mpush_tw.sender._pool import (
     Verdict,
     read_answer,
 )
+from mpush_tw.sender._queries import QueryAnswer, read_query_answer
 from mpush_tw.sender._waiters import Waiters
 from mpush_tw.sender.directory import Address
 
@@ -51,6 +53,7 @@ Gateways that may answer one question to the group.
 _LOOK_UP_AGAIN = 5.0
 _REFRESH = 60.0
 _COMPLAIN_EVERY = 1.0
+_ASK_AGAIN = 1.0
 _ANSWERS = (int(Command.OK), int(Command.ERROR))
 
 
@@ -156,6 +159,16 @@ class _Question(NamedTuple):
     answered: AnswerReceived
 
 
+class _Query(NamedTuple):
+    """
+    @ivar target: Where the answer has to come from.
+    """
+
+    address: Address
+    target: Address
+    answered: Deferred[QueryAnswer]
+
+
 class _GroupQuestion(NamedTuple):
     """
     @ivar sources: Who has answered.
@@ -222,6 +235,7 @@ class DatagramPool:
         self._links: dict[Address, DatagramLink] = {}
         self._open: dict[int, _Question] = {}
         self._group: dict[int, _GroupQuestion] = {}
+        self._queries: dict[int, _Query] = {}
         self._waiters: Waiters[None] = Waiters()
         self._stopped = False
         self._complained = float("-inf")
@@ -335,6 +349,31 @@ class DatagramPool:
         del self._group[session_id]
         return False
 
+    def query(
+        self, address: Address, session_id: int, packet: bytes
+    ) -> Deferred[QueryAnswer]:
+        return Deferred.fromCoroutine(self._query(address, session_id, packet))
+
+    async def _query(
+        self, address: Address, session_id: int, packet: bytes
+    ) -> QueryAnswer:
+        link = self.choose(address)
+        if link is None or link.target is None:
+            return QueryAnswer(address, None, "its address is not known")
+        if not self._fits(packet):
+            return QueryAnswer(address, None, "the question is too large")
+        query = _Query(address, link.target, Deferred())
+        self._queries[session_id] = query
+        # Datagrams are lost; unlike a push, a question may be put twice.
+        asking = LoopingCall(self._socket.send, packet, link.target)
+        asking.clock = self._reactor
+        asking.start(_ASK_AGAIN)
+        try:
+            return await query.answered
+        finally:
+            del self._queries[session_id]
+            asking.stop()
+
     def forget(self, session_id: int) -> None:
         """
         Drop whatever answer still comes for a question.
@@ -362,17 +401,38 @@ class DatagramPool:
             self._drop(peer, error)
             return
         question = self._open.get(session_id)
-        if question is None:
+        query = self._queries.get(session_id)
+        if query is not None:
+            self._query_answered(query, peer, cmd, body)
+        elif question is None:
             self._group_answer_received(session_id, peer, cmd, body)
+        elif self._is_from(peer, question.target):
+            answer = self._read(question.link.address, cmd, body)
+            if answer is not None:
+                del self._open[session_id]
+                question.answered(answer)
+
+    def _query_answered(
+        self, query: _Query, peer: Address, cmd: int, body: bytes
+    ) -> None:
+        if query.answered.called or not self._is_from(peer, query.target):
             return
-        if peer != question.target and not self._may_be(peer, question.target):
-            host, port = question.target
-            self._drop(peer, f"an answer, and {host}:{port} was asked")
+        try:
+            answer = read_query_answer(query.address, cmd, body)
+        except ProtocolError as error:
+            self._drop(peer, error)
             return
-        answer = self._read(question.link.address, cmd, body)
         if answer is not None:
-            del self._open[session_id]
-            question.answered(answer)
+            query.answered.callback(answer)
+
+    def _is_from(self, peer: Address, target: Address) -> bool:
+        """
+        Whether who answers may be who was asked.
+        """
+        if peer == target or self._may_be(peer, target):
+            return True
+        self._drop(peer, f"an answer, and {target[0]}:{target[1]} was asked")
+        return False
 
     def _may_be(self, peer: Address, target: Address) -> bool:
         """

@@ -51,6 +51,7 @@ from mpush_tw.sender._pool import (
     Verdict,
     read_answer,
 )
+from mpush_tw.sender._queries import QueryAnswer, ask_over_tcp
 from mpush_tw.sender._waiters import Waiters
 from mpush_tw.sender.directory import Address
 
@@ -543,6 +544,12 @@ class GatewayPool:
         """
         Nobody has asked the group.
         """
+
+    def query(
+        self, address: Address, session_id: int, packet: bytes
+    ) -> Deferred[QueryAnswer]:
+        endpoint = _endpoint(self._reactor, address)
+        return ask_over_tcp(endpoint, address, session_id, packet, self._max_answer)
 
     def opened(self) -> Deferred[None]:
         if any(gateway.links for gateway in self._gateways.values()):

@@ -19,6 +19,7 @@ from mpush_tw.errors import ProtocolError
 from mpush_tw.protocol.commands import Command, ErrorCode, command_name
 from mpush_tw.protocol.gateway import TimePoints, decode_push_result
 from mpush_tw.protocol.messages import Error, Ok
+from mpush_tw.sender._queries import QueryAnswer
 from mpush_tw.sender.directory import Address
 
 CONNECT_TIMEOUT = 4.0
@@ -156,6 +157,16 @@ class IGatewayPool(Interface):
     def forget(session_id: int) -> None:
         """
         Drop whatever answers still come for a question to the group.
+        """
+
+    def query(
+        address: Address, session_id: int, packet: bytes
+    ) -> Deferred[QueryAnswer]:
+        """
+        Send a GATEWAY_QUERY to a gateway. To be cancelled when it takes too long.
+
+        @param session_id: That of the packet; no open question has it.
+        @return: A Deferred firing with the answer, or the reason why there is none.
         """
 
     def opened() -> Deferred[None]:

@@ -36,6 +36,7 @@ from mpush_tw.protocol.commands import Command
 from mpush_tw.protocol.gateway import GatewayPush, TimePoints
 from mpush_tw.protocol.packet import encode_packet
 from mpush_tw.sender._pool import Answer, IGatewayLink, IGatewayPool, Verdict
+from mpush_tw.sender._queries import Queries
 from mpush_tw.sender.context import PushContext
 from mpush_tw.sender.directory import (
     ANY_CLIENT_TYPE,
@@ -82,6 +83,7 @@ class Sending:
     What the pushes of a started sender share.
 
     @ivar clock: Provides C{IReactorTime}.
+    @ivar queries: How gateways are asked about them.
     @ivar pushes: Those under way, to a user or to everybody.
     """
 
@@ -89,6 +91,7 @@ class Sending:
     pool: IGatewayPool
     clock: Any
     next_session_id: Callable[[], int]
+    queries: Queries
     pushes: set[UnderWay] = attrs.field(factory=set)
     _complained: float = float("-inf")
     _silent: int = 0

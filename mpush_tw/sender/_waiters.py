@@ -1,12 +1,13 @@
 """
-Several who wait for one thing.
+Several who wait for one thing, and one who waits for several.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Generic, TypeVar
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, FirstError, gatherResults
 from twisted.python.failure import Failure
 
 _Result = TypeVar("_Result")
@@ -42,3 +43,22 @@ class Waiters(Generic[_Result]):
             # Somebody who was told before may have cancelled it.
             if not one.called:
                 one.callback(result)
+
+
+def all_of(waiting: Iterable[Deferred[_Result]]) -> Deferred[list[_Result]]:
+    """
+    Wait for all, or for the first that fails.
+
+    @return: A Deferred firing with the results, in order; it fails as that one did.
+        Cancelling it cancels all.
+    """
+    return gatherResults(list(waiting), consumeErrors=True).addErrback(_first_reason)
+
+
+def _first_reason(failure: Failure) -> Failure:
+    """
+    Take what one of several has failed with out of its wrapping.
+    """
+    failure.trap(FirstError)
+    reason: Failure = failure.value.subFailure  # type: ignore[union-attr]
+    return reason

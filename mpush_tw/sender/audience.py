@@ -3,7 +3,7 @@ What became of a broadcast, and how many one would reach: per gateway, and in al
 (cluster 7.9).
 
 Nodes of ours count what they do with each connection. Nodes of the original tell only
-that they have finished; there, counts are C{None}.
+that they have finished, and cannot say whom they would reach: counts are C{None} there.
 """
 
 from __future__ import annotations
@@ -140,3 +140,55 @@ class BroadcastResult:
         Whether C{counts} is the whole truth: every node told its own.
         """
         return bool(self.nodes) and all(node.counts is not None for node in self.nodes)
+
+
+@attrs.frozen
+class NodeAudience:
+    """
+    Whom a broadcast would reach at one gateway.
+
+    @ivar online: Connections that are bound; C{None} where the node cannot tell.
+    @ivar matched: Those that the condition or the tags let through; likewise.
+    @ivar reason: Why it cannot tell, or why it did not count to the end.
+    @ivar error: The first error of the condition; empty if there was none.
+    """
+
+    address: Address
+    online: int | None = None
+    matched: int | None = None
+    reason: str = ""
+    error: str = ""
+
+
+@attrs.frozen
+class AudienceCount:
+    """
+    Whom a broadcast would reach.
+
+    @ivar nodes: One for each gateway, in the order of their addresses.
+    """
+
+    nodes: Sequence[NodeAudience]
+
+    @property
+    def online(self) -> int:
+        """
+        Connections of all nodes that can tell.
+        """
+        return sum(node.online or 0 for node in self.nodes)
+
+    @property
+    def matched(self) -> int:
+        """
+        How many of them a broadcast would reach.
+        """
+        return sum(node.matched or 0 for node in self.nodes)
+
+    @property
+    def counted(self) -> bool:
+        """
+        Whether that is the whole truth: every node could tell, to the end.
+        """
+        return bool(self.nodes) and all(
+            node.matched is not None and not node.reason for node in self.nodes
+        )

@@ -62,7 +62,7 @@ class ClusterGateways:
         @param classifier: That of the nodes, if it is not the default.
         """
         self._discovery = discovery
-        self._cache = cache
+        self.cache = cache
         self._queue = queue
         self._gateways = Registrations(discovery, clock)
         self._routes = StoredRoutes(cache, classifier or DefaultClassifier(), clock)
@@ -72,7 +72,7 @@ class ClusterGateways:
         return Deferred.fromCoroutine(self._start(gateways_changed))
 
     async def _start(self, gateways_changed: GatewaysChanged) -> None:
-        await self._cache.start()
+        await self.cache.start()
         await self._queue.start()
         for topic in USER_TOPICS:
             await self._queue.subscribe(topic, self._user_came_or_left)
@@ -85,7 +85,7 @@ class ClusterGateways:
     async def _stop(self) -> None:
         self._gateways.stop()
         self._routes.forget_all()
-        for store in (self._discovery, self._queue, self._cache):
+        for store in (self._discovery, self._queue, self.cache):
             try:
                 await store.stop()
             except Exception:

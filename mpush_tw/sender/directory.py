@@ -67,6 +67,13 @@ class IGatewayDirectory(Interface):
         """
     )
 
+    cache = Attribute(
+        """
+        The L{ICache<mpush_tw.interfaces.ICache>} that all nodes have in common, usable
+        between L{start} and L{stop}; C{None} if they have none.
+        """
+    )
+
     def start(gateways_changed: GatewaysChanged) -> Deferred[None]:
         """
         Find the gateways, and go on watching them until L{stop}.
@@ -120,6 +127,7 @@ class StaticGateways:
     """
 
     fixed = True
+    cache = None
 
     def __init__(self, addresses: Sequence[Address]) -> None:
         """

@@ -10,25 +10,28 @@ from typing import Any
 from twisted.internet.defer import (
     CancelledError,
     Deferred,
-    FirstError,
     TimeoutError,
     fail,
-    gatherResults,
     succeed,
 )
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
+from mpush_tw.broadcast_task import BroadcastTask, IBroadcastTask
 from mpush_tw.errors import PushError, Unavailable
 from mpush_tw.protocol.packet import DEFAULT_MAX_BODY
 from mpush_tw.sender._broadcast import BroadcastPush
 from mpush_tw.sender._link import GatewayPool
 from mpush_tw.sender._pool import CONNECT_TIMEOUT, IGatewayPool
+from mpush_tw.sender._queries import QUERY_TIMEOUT, Queries
+from mpush_tw.sender._questions import GatewayTask, count_audience, trace_of
 from mpush_tw.sender._request import Sending, UserPush
-from mpush_tw.sender.audience import BroadcastResult, Wait
+from mpush_tw.sender._waiters import all_of
+from mpush_tw.sender.audience import AudienceCount, BroadcastResult, Wait
 from mpush_tw.sender.context import (
     PushContext,
+    check_audience,
+    check_id,
     check_order,
     everybody,
     several_users,
@@ -36,6 +39,7 @@ from mpush_tw.sender.context import (
 )
 from mpush_tw.sender.directory import Address, IGatewayDirectory, StaticGateways
 from mpush_tw.sender.result import AggregateResult, PushResult
+from mpush_tw.sender.trace import Trace
 
 WINDOW = 256
 """
@@ -122,8 +126,12 @@ class PushSender:
         return Deferred.fromCoroutine(self._start())
 
     async def _start(self) -> None:
+        pool = self._make_pool()
+        queries = Queries(
+            pool.query, self._next_session_id, self._reactor, self._max_packet_size
+        )
         sending = self._sending = Sending(
-            self._directory, self._make_pool(), self._reactor, self._next_session_id
+            self._directory, pool, self._reactor, self._next_session_id, queries
         )
         self._connecting = Deferred.fromCoroutine(self._connect(sending.pool))
         try:
@@ -171,6 +179,7 @@ class PushSender:
         self._sending = None
         self._closing = True
         try:
+            sending.queries.stop()
             # The connections first: the rest of a list must not go out on them now.
             stopped = sending.pool.stop()
             for push in list(sending.pushes):
@@ -221,16 +230,12 @@ class PushSender:
             for user_id in waiting:
                 results[user_id] = await self._push(context, user_id, payload, sending)
 
-        workers = gatherResults(
-            [
-                Deferred.fromCoroutine(work(waiting))
-                for _ in range(min(WINDOW, len(users)))
-            ],
-            consumeErrors=True,
+        workers = all_of(
+            Deferred.fromCoroutine(work(waiting))
+            for _ in range(min(WINDOW, len(users)))
         )
-        return workers.addCallbacks(
-            lambda _: AggregateResult(tuple(results[user_id] for user_id in users)),
-            _first_reason,
+        return workers.addCallback(
+            lambda _: AggregateResult(tuple(results[user_id] for user_id in users))
         )
 
     def broadcast(
@@ -258,14 +263,84 @@ class PushSender:
         push.start()
         return push.finished
 
+    # ----------------------------------------------------------------- asking
+
+    def count(
+        self,
+        condition: str | None = None,
+        tags: Sequence[str] | None = None,
+        timeout: float = QUERY_TIMEOUT,
+    ) -> Deferred[AudienceCount]:
+        """
+        Ask whom a broadcast would reach now, without sending anything (a dry run).
+
+        @param condition: As that of a context, like C{tags}.
+        @param timeout: Seconds that each gateway has.
+        @return: A Deferred firing with what each gateway says. Nodes of the original
+            cannot tell. It fails with L{PushError}, before any is asked, if the
+            condition or the tags cannot be used or the sender is not started.
+        """
+
+        async def ask() -> AudienceCount:
+            check_audience(condition, tags)
+            sending = self._started()
+            return await count_audience(
+                sending.queries, sending.pool.addresses, condition, tags, timeout
+            )
+
+        return Deferred.fromCoroutine(ask())
+
+    def trace(self, trace_id: str, timeout: float = QUERY_TIMEOUT) -> Deferred[Trace]:
+        """
+        Ask what became of pushes that carried an id, or of a broadcast with this task.
+
+        @param timeout: Seconds that each gateway has.
+        @return: A Deferred firing with what the nodes remember. It fails with
+            L{PushError} if that can be no id or the sender is not started.
+        """
+
+        async def ask() -> Trace:
+            check_id("trace_id", trace_id, required=True)
+            sending = self._started()
+            return await trace_of(
+                sending.queries, sending.pool.addresses, trace_id, timeout
+            )
+
+        return Deferred.fromCoroutine(ask())
+
+    def task(self, task_id: str, timeout: float = QUERY_TIMEOUT) -> IBroadcastTask:
+        """
+        Give the control of a broadcast with a task id: through the store of a cluster,
+        or by asking each gateway.
+
+        @param timeout: Seconds that each gateway has.
+        @raise PushError: If that can be no id, or the sender is not started.
+        """
+        check_id("task_id", task_id, required=True)
+        sending = self._started()
+        cache = self._directory.cache
+        task: IBroadcastTask = (
+            GatewayTask(
+                task_id, sending.queries, lambda: sending.pool.addresses, timeout
+            )
+            if cache is None
+            else BroadcastTask(cache, task_id)
+        )
+        return task
+
+    # ---------------------------------------------------------------- common
+
+    def _started(self) -> Sending:
+        if self._sending is None:
+            raise PushError("the sender is not started")
+        return self._sending
+
     def _accept(
         self, context: PushContext, users: Sequence[str]
     ) -> tuple[Sending, bytes]:
         payload = context.payload()
         check_order(context, payload, users, self._max_packet_size)
-        if self._sending is None:
-            raise PushError("the sender is not started")
-        return self._sending, payload
+        return self._started(), payload
 
     def _push(
         self, context: PushContext, user_id: str, payload: bytes, sending: Sending
@@ -277,12 +352,3 @@ class PushSender:
     def _next_session_id(self) -> int:
         self._session_id = self._session_id % _LAST_SESSION_ID + 1
         return self._session_id
-
-
-def _first_reason(failure: Failure) -> Failure:
-    """
-    Take what a list of Deferreds failed with out of its wrapping.
-    """
-    failure.trap(FirstError)
-    reason: Failure = failure.value.subFailure  # type: ignore[union-attr]
-    return reason

@@ -5,6 +5,7 @@ told to say.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from twisted.internet.testing import (
 from mpush_tw.protocol.commands import Command, ErrorCode
 from mpush_tw.protocol.gateway import (
     GatewayPush,
+    GatewayQuery,
     TimePoints,
     encode_broadcast_result,
     encode_push_result,
@@ -41,16 +43,21 @@ class FakeGateway(Protocol):
     The gateway's end of one connection.
 
     @ivar asked: What was asked, in order.
+    @ivar queries: Session ids and questions of another kind, in order.
     @ivar on_asked: Called for each question, if set.
     """
 
     def __init__(self) -> None:
         self.asked: list[Asked] = []
+        self.queries: list[tuple[int, GatewayQuery]] = []
         self.on_asked: Callable[[FakeGateway, Asked], None] | None = None
         self._decoder = PacketDecoder()
 
     def dataReceived(self, data: bytes) -> None:
         for cmd, flags, session_id, body in self._decoder.receive(data):
+            if cmd == Command.GATEWAY_QUERY:
+                self.queries.append((session_id, GatewayQuery.decode(body)))
+                continue
             assert cmd == Command.GATEWAY_PUSH, cmd
             asked = Asked(session_id, flags, GatewayPush.decode(body))
             self.asked.append(asked)
@@ -83,6 +90,20 @@ class FakeGateway(Protocol):
         Say that it was not.
         """
         self.say(Command.ERROR, asked, Error.of(cmd, code).encode())
+
+    def tell(self, answer: object) -> None:
+        """
+        Answer the last question of another kind.
+        """
+        body = Ok(Command.GATEWAY_QUERY, 0, json.dumps(answer)).encode()
+        self.write(encode_packet(Command.OK, self.queries[-1][0], 0, body))
+
+    def refuse(self, code: int, reason: str) -> None:
+        """
+        Do not answer it.
+        """
+        body = Error(Command.GATEWAY_QUERY, code, reason).encode()
+        self.write(encode_packet(Command.ERROR, self.queries[-1][0], 0, body))
 
     def say(self, cmd: int, asked: Asked, body: bytes) -> None:
         """

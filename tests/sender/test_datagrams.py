@@ -9,9 +9,9 @@ import socket
 from typing import Any
 
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
 from twisted.internet.error import DNSLookupError
-from twisted.internet.task import Clock, deferLater
+from twisted.internet.task import Clock, LoopingCall, deferLater
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SkipTest, TestCase
 from zope.interface.verify import verifyObject
@@ -24,6 +24,7 @@ from mpush_tw.protocol.packet import decode_datagram, encode_packet
 from mpush_tw.sender import AckModel, PushContext, PushSender, ResultCode
 from mpush_tw.sender._datagrams import DatagramPool
 from mpush_tw.sender._pool import Answer, IGatewayLink, IGatewayPool, Verdict
+from mpush_tw.sender._queries import QueryAnswer
 from mpush_tw.sender.directory import Address
 from mpush_tw.transports.gateway import GatewayDoor
 from mpush_tw.transports.gateway_udp import DatagramGateway
@@ -670,6 +671,111 @@ class PortTests(PoolTestCase):
         return ensureDeferred(ask())
 
 
+class QueryTests(PoolTestCase):
+    """
+    Questions that are no pushes.
+    """
+
+    def query(self, body: bytes = b"{}") -> Deferred[QueryAnswer]:
+        return self.pool.query(
+            self.gateway.address, 7, encode_packet(Command.GATEWAY_QUERY, 7, 0, body)
+        )
+
+    def tell(self, gateway: PlayedGateway, to: Address, data: str = "{}") -> None:
+        body = Ok(Command.GATEWAY_QUERY, 0, data).encode()
+        gateway.send(encode_packet(Command.OK, 7, 0, body), to)
+
+    def test_answered(self) -> Any:
+        """
+        The answer is the data of the gateway that was asked, whoever else says
+        something, and whatever else it says.
+        """
+
+        async def ask() -> None:
+            asking = self.query()
+            data, source = await self.gateway.next()
+            self.assertEqual(decode_datagram(data)[0], Command.GATEWAY_QUERY)
+            self.tell(self.other, source, "wrong")
+            self.gateway.send(encode_packet(Command.OK, 7, 0, b"\x40"), source)
+            self.gateway.send(encode_packet(Command.KICK, 7, 0, b""), source)
+            self.tell(self.gateway, source, "right")
+            self.tell(self.gateway, source, "again")
+            answer = await asking
+            self.assertEqual(answer, (self.gateway.address, "right", ""))
+
+        return ensureDeferred(ask())
+
+    def test_refused(self) -> Any:
+        """
+        A reason against the question is told.
+        """
+
+        async def ask() -> None:
+            asking = self.query()
+            _, source = await self.gateway.next()
+            body = Error(Command.GATEWAY_QUERY, 0, "no").encode()
+            self.gateway.send(encode_packet(Command.ERROR, 7, 0, body), source)
+            self.assertEqual((await asking).reason, "no")
+
+        return ensureDeferred(ask())
+
+    def test_lost(self) -> Any:
+        """
+        A question is put again every second, until it is answered.
+        """
+
+        async def ask() -> None:
+            asking = self.query()
+            first, _ = await self.gateway.next()
+            again, source = await self.gateway.next()
+            self.assertEqual(first, again)
+            self.tell(self.gateway, source)
+            await asking
+            await self.pause(1.2)
+            self.assertEqual(self.gateway.received.pending, [])
+
+        return ensureDeferred(ask())
+
+    def test_given_up(self) -> Any:
+        """
+        After giving up nothing is left of it.
+        """
+
+        async def ask() -> None:
+            asking = self.query()
+            asking.cancel()
+            with self.assertRaises(CancelledError):
+                await asking
+            _, source = await self.gateway.next()
+            self.tell(self.gateway, source)
+            await self.pause(1.2)
+            self.assertEqual(self.gateway.received.pending, [])
+
+        return ensureDeferred(ask())
+
+    def test_too_large(self) -> Any:
+        """
+        A question that would end a node of the original is not sent.
+        """
+
+        async def ask() -> None:
+            answer = await self.query(bytes(2048))
+            self.assertIn("too large", answer.reason)
+
+        return ensureDeferred(ask())
+
+    def test_unknown(self) -> Any:
+        """
+        Nor is one to a gateway whose address is not known.
+        """
+
+        async def ask() -> None:
+            self.pool.set_gateways([])
+            self.assertIn("not known", (await self.query()).reason)
+
+        return ensureDeferred(ask())
+
+
 class GroupTests(PoolTestCase):
     """
     Questions to all gateways in one datagram (cluster 7.9).
@@ -852,6 +958,52 @@ class DoorTests(TestCase):
             self.assertEqual(len(device.contents), 1)
 
         return ensureDeferred(push())
+
+    def let_node_work(self) -> None:
+        """
+        Let the node's time pass until the end of the test.
+        """
+        passing = LoopingCall(self.core.clock.advance, 0.01)
+        passing.start(0.01)
+        self.addCleanup(passing.stop)
+
+    def test_broadcast(self) -> Any:
+        """
+        Without a group each gateway gets a broadcast in a datagram of its own.
+        """
+
+        async def push() -> None:
+            self.let_node_work()
+            devices = [self.device(f"user-{number}") for number in range(3)]
+            result = await self.sender.broadcast(PushContext(b"hi"))
+            self.assertEqual((result.counts.online, result.counts.sent), (3, 3))
+            self.assertTrue(result.succeeded)
+            self.assertEqual([one.contents for one in devices], [[b"hi"]] * 3)
+
+        return ensureDeferred(push())
+
+    def test_questions(self) -> Any:
+        """
+        Dry run, control and trace of a broadcast work as over TCP.
+        """
+
+        async def ask() -> None:
+            self.let_node_work()
+            self.device("alice")
+            self.device("bob")
+            count = await self.sender.count()
+            self.assertEqual((count.matched, count.counted), (2, True))
+            task = self.sender.task("t1")
+            await task.set_rate(7)
+            await self.sender.broadcast(PushContext(b"hi", task_id="t1"))
+            self.assertEqual(await task.progress(), 2)
+            self.assertEqual(sorted(await task.users()), ["alice", "bob"])
+            trace = await self.sender.trace("t1")
+            self.assertEqual(
+                [one.outcome for one in trace.pushes], ["broadcast_complete"]
+            )
+
+        return ensureDeferred(ask())
 
     def test_acknowledged(self) -> Any:
         """

@@ -707,6 +707,7 @@ class FakeDirectory:
     """
 
     fixed = False
+    cache = None
 
     def __init__(self, *answers: Deferred[Sequence[Route]]) -> None:
         self.answers = list(answers)

@@ -4,11 +4,11 @@ Several who wait for one thing.
 
 from __future__ import annotations
 
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from mpush_tw.sender._waiters import Waiters
+from mpush_tw.sender._waiters import Waiters, all_of
 
 
 class WaitersTests(SynchronousTestCase):
@@ -64,3 +64,37 @@ class WaitersTests(SynchronousTestCase):
         self.waiters.tell(1)
         self.failureResultOf(second, CancelledError)
         self.assertEqual(len(again), len(self.waiters))
+
+
+class AllOfTests(SynchronousTestCase):
+    """
+    One who waits for several.
+    """
+
+    def setUp(self) -> None:
+        self.waiting: list[Deferred[int]] = [Deferred(), Deferred()]
+        self.all = all_of(self.waiting)
+
+    def test_results(self) -> None:
+        """
+        The results come together, in order.
+        """
+        self.waiting[1].callback(2)
+        self.assertNoResult(self.all)
+        self.waiting[0].callback(1)
+        self.assertEqual(self.successResultOf(self.all), [1, 2])
+
+    def test_failure(self) -> None:
+        """
+        It fails as the first of them does.
+        """
+        self.waiting[1].errback(ValueError())
+        self.failureResultOf(self.all, ValueError)
+
+    def test_cancelled(self) -> None:
+        """
+        Giving up gives all of them up.
+        """
+        self.all.cancel()
+        self.failureResultOf(self.all, CancelledError)
+        self.assertTrue(all(one.called for one in self.waiting))
