@@ -5,11 +5,9 @@ The master that sentinels name, and its fail-over (cluster 2.1).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred, FirstError, gatherResults
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from mpush_tw.config.settings import RedisSettings
 from mpush_tw.errors import Unavailable
@@ -18,6 +16,7 @@ from mpush_tw.integrations.redis._connection import (
     Connection,
     Lost,
     Refused,
+    Reply,
 )
 from mpush_tw.integrations.redis._dial import OWN_PASSWORD, Dialler, reach_any
 from mpush_tw.integrations.redis._pool import Pool, PoolLimits
@@ -33,6 +32,10 @@ class Sentinels:
     master. That the master changed is heard from one of them (C{+switch-master}); who
     does not hear it loses the connection to the old master, or is told by it that it is
     read-only.
+
+    What was heard counts more than what is asked: for a while after a fail-over other
+    sentinels go on to name the old master, and that one to believe them. What it is
+    told then is lost.
     """
 
     _log = Logger()
@@ -45,13 +48,15 @@ class Sentinels:
         """
         self._dialler = dialler
         self._master = settings.sentinel_master
+        self._question = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._master)
         self._password = settings.password
         self._sentinels = {
             Address(node.host, node.port): node.password
             for node in settings.sentinels()
         }
         self._moved: Callable[[Callable[[Address], bool]], None] | None = None
-        self._asking: Deferred[Any] | None = None
+        self._announced: Address | None = None
+        self._named: Address | None = None
         listed = ", ".join(map(str, self._sentinels))
         self.name = f"the Redis master {self._master} of the sentinels {listed}"
         self._watch = Pool(
@@ -60,11 +65,21 @@ class Sentinels:
             self._listen,
             PoolLimits(),
             dialler.reactor,
-            back=self._ask_again,
+            back=self._listening_again,
         )
 
     async def dial(self) -> Connection:
-        address = await reach_any(self._sentinels, self._ask)
+        if self._announced is not None:
+            try:
+                return await self._connect_master(self._announced)
+            except BaseException as error:
+                # It may have been lost in its turn.
+                self._announced = None
+                if not isinstance(error, Unavailable):
+                    raise
+        return await self._connect_master(await reach_any(self._sentinels, self._ask))
+
+    async def _connect_master(self, address: Address) -> Connection:
         connection = await self._dialler.connect(address, self._password)
         try:
             role = await connection.send(("ROLE",))
@@ -90,9 +105,6 @@ class Sentinels:
 
     def stop(self) -> Deferred[None]:
         self._moved = None
-        asking, self._asking = self._asking, None
-        if asking is not None:
-            asking.cancel()
         return self._watch.stop()
 
     async def _connect(self, sentinel: Address) -> Connection:
@@ -103,20 +115,18 @@ class Sentinels:
     async def _ask(self, sentinel: Address) -> Address:
         connection = await self._connect(sentinel)
         try:
-            named = await connection.send(
-                ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._master)
-            )
+            named = await connection.send(self._question)
         except (Lost, Refused) as error:
             raise Unavailable(f"the sentinel at {sentinel}: {error}") from None
         finally:
             connection.close()
-        if named is None:
+        address = _address(named)
+        if address is None:
             raise Unavailable(
                 f"the sentinel at {sentinel} knows no master {self._master}: "
                 "see mp.redis.sentinel-master"
             )
-        host, port = named
-        return Address(host, int(port))
+        return address
 
     # ------------------------------------------------------------- fail-over
 
@@ -124,20 +134,28 @@ class Sentinels:
         """
         Make a connection to any sentinel that tells of fail-overs.
         """
-        return await reach_any(self._sentinels, self._listen_to)
+        connection, self._named = await reach_any(self._sentinels, self._listen_to)
+        return connection
 
-    async def _listen_to(self, sentinel: Address) -> Connection:
+    async def _listen_to(self, sentinel: Address) -> tuple[Connection, Address | None]:
         connection = await self._connect(sentinel)
         connection.message_received = self._heard
+        # Sent together, so that nothing is missed in between.
+        asked = connection.send(self._question)
+        subscribed = connection.send(("SUBSCRIBE", _SWITCHED))
         try:
-            await connection.send(("SUBSCRIBE", _SWITCHED))
-        except (Lost, Refused) as error:
+            named, _ = await gatherResults([asked, subscribed], consumeErrors=True)
+        except FirstError as error:
             connection.abort("is not wanted")
-            raise Unavailable(f"the sentinel at {sentinel}: {error}") from None
+            reason = error.subFailure
+            reason.trap(Lost, Refused)
+            raise Unavailable(
+                f"the sentinel at {sentinel}: {reason.getErrorMessage()}"
+            ) from None
         except BaseException:
             connection.abort("is not wanted")
             raise
-        return connection
+        return connection, _address(named)
 
     def _heard(self, channel: str | bytes, payload: str | bytes) -> None:
         if not isinstance(payload, str):
@@ -149,25 +167,26 @@ class Sentinels:
                 name=name,
                 address=":".join(addresses[2:]),
             )
-            self._use(Address(addresses[2], int(addresses[3])))
+            self._announced = Address(addresses[2], int(addresses[3]))
+            self._use(self._announced)
+
+    def _listening_again(self) -> None:
+        """
+        Nothing was heard for a while: follow what this sentinel said first.
+        """
+        if self._named is not None:
+            self._use(self._named)
 
     def _use(self, master: Address) -> None:
         if self._moved is not None:
             self._moved(lambda address: address == master)
 
-    def _ask_again(self) -> None:
-        """
-        Nothing was heard for a while: look who is the master now.
-        """
-        if self._asking is None:
-            self._asking = Deferred.fromCoroutine(reach_any(self._sentinels, self._ask))
-            self._asking.addCallbacks(self._use, self._not_answered)
-            self._asking.addBoth(self._answered)
 
-    def _not_answered(self, failure: Failure) -> None:
-        failure.trap(Unavailable, CancelledError)
-
-    def _answered(self, result: object) -> None:
-        self._asking = None
-        if isinstance(result, Failure):
-            self._log.failure("asking sentinels", result)
+def _address(named: Reply) -> Address | None:
+    """
+    Read what a sentinel calls the master: host and port, or nothing.
+    """
+    if named is None:
+        return None
+    host, port = named
+    return Address(host, int(port))

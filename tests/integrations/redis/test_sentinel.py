@@ -26,7 +26,7 @@ from tests.integrations.redis.support import (
     until,
 )
 from tests.servers import free_port
-from tests.servers.redis import SentinelSet, sentinel_set
+from tests.servers.redis import RedisServer, SentinelSet, sentinel_set
 
 
 class FailoverTests(TestCase):
@@ -235,6 +235,29 @@ class SentinelsTests(TestCase):
             f"Redis at {replica.address}, which a sentinel calls the master {name}, "
             "is none",
         )
+
+    @steps
+    async def test_news_count_more(self) -> None:
+        """
+        A new master that was announced is used, although the sentinels that are asked
+        do not know of it yet; when it is lost they are believed again.
+        """
+        servers = shared_sentinels()
+        master = servers.master
+        new = RedisServer(password="of-master")
+        new.start()
+        self.addCleanup(new.stop)
+        cache = await started_cache(self, sentinel(servers))
+        await cache.set("before", "v")
+        news = f"{servers.name} 127.0.0.1 {master.port} 127.0.0.1 {new.port}"
+        cache._store._source._heard("+switch-master", news)  # type: ignore[attr-defined]
+        await cache.set("after", "v")
+        self.assertEqual(new.cli("KEYS", "*"), "after")
+        restored: list[None] = []
+        cache.on_restored(lambda: restored.append(None))
+        new.kill()
+        await until(lambda: restored)
+        self.assertEqual(await cache.get("before"), "v")
 
     @steps
     async def test_sentinels_die(self) -> None:
