@@ -77,6 +77,7 @@ class NodeMetrics:
     def __init__(self) -> None:
         self.conn = DoorMetrics()
         self.gateway = DoorMetrics()
+        self.ws = DoorMetrics()
         self.handshakes: Counter[str] = Counter()
         self.fast_connects: Counter[str] = Counter()
         self.binds: Counter[str] = Counter()
