@@ -124,11 +124,12 @@ def with_extensions(
         finally:
             await extensions.stop()
 
-    standing: IGatewayDirectory = Standing(
+    standing: Any = Standing(
         directory,
         {
             "start": lambda changed: Deferred.fromCoroutine(start(changed)),
             "stop": lambda: Deferred.fromCoroutine(stop()),
         },
     )
-    return standing
+    provider: IGatewayDirectory = standing
+    return provider
