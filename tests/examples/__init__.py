@@ -1,0 +1,3 @@
+"""
+Tests for the programs and plug-ins in C{examples/}.
+"""
