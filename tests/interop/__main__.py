@@ -35,6 +35,7 @@ MODULES = (
     "test_push",
     "test_kick",
     "test_sessions",
+    "test_broadcast",
     "test_device",
     "test_interruptions",
     "test_original",

@@ -499,6 +499,39 @@ class JavaSender(Driver):
         )
         return self._count
 
+    async def broadcast(
+        self,
+        text: str,
+        tags: str | None = None,
+        condition: str | None = None,
+        task: str | None = None,
+    ) -> int:
+        """
+        Have it broadcast.
+
+        @param tags: Separated by commas.
+        @param task: The id under which the nodes count.
+        @return: The code of the first result.
+        """
+        self._count += 1
+        number = self._count
+        self.order(
+            "broadcast",
+            id=number,
+            text=text,
+            tags=tags,
+            condition=condition,
+            task=task,
+        )
+        return (await self.result(number)).code
+
+    async def task(self, task: str) -> Event:
+        """
+        Ask it how far a broadcast is: C{sent} and C{users}, separated by commas.
+        """
+        self.order("task", task=task)
+        return await self.next("task")
+
     def has_result(self, number: int) -> bool:
         """
         Whether an order has a result that nobody has taken.

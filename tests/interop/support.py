@@ -329,6 +329,7 @@ class OurDevice(ClientListener):
     ) -> None:
         self.name = name
         self.user = user
+        self.tags = tags
         self.pushes: list[tuple[str, int]] = []
         self.kicks: list[str] = []
         self.connects = 0
@@ -340,7 +341,6 @@ class OurDevice(ClientListener):
                 server_port=server[1],
                 public_key=SAMPLE["rsaPublicKeyBase64"],
                 os_name=os_name,
-                tags=tags,
                 session_storage=storage,
                 kick_policy=KickPolicy.REBIND,
             ),
@@ -355,7 +355,7 @@ class OurDevice(ClientListener):
         self._client.start()
         await self._client.when_online().addTimeout(10, reactor)
         if self.user is not None:
-            await self._client.bind_user(self.user)
+            await self._client.bind_user(self.user, self.tags)
 
     def leave(self) -> Deferred[None]:
         """
@@ -509,6 +509,24 @@ class OurSender:
         self._results.append(None)
         self._sender.send(context).addBoth(partial(self._results.__setitem__, number))
         return number
+
+    async def broadcast(
+        self,
+        text: str,
+        tags: str | None = None,
+        condition: str | None = None,
+        task: str | None = None,
+    ) -> int:
+        """
+        See L{JavaSender.broadcast}.
+        """
+        context = PushContext(
+            content=text.encode(),
+            tags=None if tags is None else tags.split(","),
+            condition=condition,
+            task_id=task,
+        )
+        return int((await self._sender.broadcast(context)).code)
 
     def has_result(self, number: int) -> bool:
         """
