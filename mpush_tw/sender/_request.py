@@ -45,6 +45,7 @@ from mpush_tw.sender.directory import (
     Route,
 )
 from mpush_tw.sender.result import PushResult, ResultCode
+from mpush_tw.sender.trace import MAX_SENDER_POINTS, POINT_PREFIX
 
 _Result = TypeVar("_Result")
 
@@ -84,6 +85,7 @@ class Sending:
 
     @ivar clock: Provides C{IReactorTime}.
     @ivar queries: How gateways are asked about them.
+    @ivar max_packet_size: Largest body of a packet, in bytes.
     @ivar pushes: Those under way, to a user or to everybody.
     """
 
@@ -92,6 +94,7 @@ class Sending:
     clock: Any
     next_session_id: Callable[[], int]
     queries: Queries
+    max_packet_size: int
     pushes: set[UnderWay] = attrs.field(factory=set)
     _complained: float = float("-inf")
     _silent: int = 0
@@ -279,12 +282,21 @@ class UserPush:
 
     def _packet(self, session_id: int, route: Route) -> bytes:
         left = self._deadline.getTime() - self._clock.seconds()
-        body = GatewayPush(
+        message = GatewayPush(
             self._user_id,
             route.client_type,
             max(1, round(left * 1000) - _ANSWER_RESERVE_MS),
             self._payload,
-        ).encode()
+            self._context.trace_id,
+        )
+        body = message.encode()
+        if message.task_id is not None:
+            # The milestones so far go along where there is room for them.
+            points = self._time_line[-MAX_SENDER_POINTS:]
+            tags = tuple(f"{POINT_PREFIX}{name}={at}" for name, at in points)
+            traced = message._replace(tags=tags).encode()
+            if len(traced) <= self._sending.max_packet_size:
+                body = traced
         ack = int(self._context.ack)
         return encode_packet(Command.GATEWAY_PUSH, session_id, ack, body)
 
@@ -411,7 +423,13 @@ class UserPush:
         ):
             self._let_go()
         location = leg.route if leg is not None and leg.located else None
-        result = PushResult(code, self._user_id, tuple(self._time_line), location)
+        result = PushResult(
+            code,
+            self._user_id,
+            tuple(self._time_line),
+            location,
+            self._context.trace_id,
+        )
         callback = self._context.callback
         if callback is not None:
             try:

@@ -131,7 +131,12 @@ class PushSender:
             pool.query, self._next_session_id, self._reactor, self._max_packet_size
         )
         sending = self._sending = Sending(
-            self._directory, pool, self._reactor, self._next_session_id, queries
+            self._directory,
+            pool,
+            self._reactor,
+            self._next_session_id,
+            queries,
+            self._max_packet_size,
         )
         self._connecting = Deferred.fromCoroutine(self._connect(sending.pool))
         try:

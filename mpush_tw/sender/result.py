@@ -34,12 +34,14 @@ class PushResult:
     @ivar time_line: Name and Unix ms of what happened, in order: this side's points,
         those of the gateway whose answer decided, and C{end}. The gateway's are from
         its own clock.
+    @ivar trace_id: That of the context: L{PushSender.trace} tells more.
     """
 
     code: ResultCode
     user_id: str
     time_line: Sequence[tuple[str, int]] = ()
     location: Route | None = None
+    trace_id: str | None = None
 
     @property
     def succeeded(self) -> bool:
