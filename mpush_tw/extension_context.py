@@ -19,6 +19,7 @@ from mpush_tw.core.log import Category, NodeLog
 from mpush_tw.core.push.centre import PushCentre
 from mpush_tw.core.push.listeners import SafeListener
 from mpush_tw.core.push.request import PushRequest
+from mpush_tw.core.routing.remote import NodeIdentity
 from mpush_tw.errors import PushError, Unavailable
 from mpush_tw.interfaces import (
     ICache,
@@ -111,9 +112,17 @@ class NodeContext:
     discovery: IServiceDiscovery
     events: IEvents
     metrics: ExtensionMetrics
+    _identity: NodeIdentity
     _tree: Mapping[str, Any] = attrs.field(repr=False)
     _executor: IExecutor
     _door: PushDoor
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """
+        How routes name this node.
+        """
+        return self._identity.host, self._identity.port
 
     def setting(self, path: str, default: object = None) -> object:
         """

@@ -849,6 +849,12 @@ class IExtensionContext(Interface):
     name = Attribute("The extension's own name.")
     settings = Attribute("The node's L{Settings<mpush_tw.config.Settings>}, frozen.")
     reactor = Attribute("The reactor that the node runs on.")
+    address = Attribute(
+        """
+        Host and port of the gateway: how routes name this node. The port may be 0
+        before L{ServerStarted}. C{None} in a sender.
+        """
+    )
     log = Attribute("A L{twisted.logger.Logger} of the extension's own.")
     cache = Attribute("L{ICache}; usable from L{ServerStarted} on.")
     queue = Attribute("L{IMessageQueue}; usable from L{ServerStarted} on.")

@@ -52,6 +52,7 @@ class SenderContext:
         self.name = name
         self.settings = settings
         self.reactor = reactor
+        self.address = None
         self.log = Logger(namespace=f"mpush.extension.{name}")
         self.cache = stores.cache
         self.queue = stores.queue

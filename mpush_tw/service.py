@@ -365,6 +365,7 @@ class Node(MultiService):
             stores.discovery,
             self.events,
             self.extension_metrics,
+            self.identity,
             self.loaded.whole,
             self.executor,
             self.push_door,

@@ -675,6 +675,9 @@ class ContextTests(ExtendedNodeTestCase):
         self.assertIs(context.discovery, self.node.discovery)
         self.assertIs(context.settings, self.node.settings)
         self.assertIs(context.reactor, reactor)
+        self.assertEqual(
+            context.address, ("127.0.0.1", self.node.gateway_listener.port)
+        )
 
     async def test_settings(self) -> None:
         """

@@ -213,7 +213,7 @@ class SharedStoresTests(TestCase):
         await self.sender(self.loaded()).start()
         (context,) = shared.contexts
         verifyObject(IExtensionContext, context)
-        self.assertEqual(context.name, "shared")
+        self.assertEqual((context.name, context.address), ("shared", None))
         self.assertEqual(context.setting("mp.spi-settings.shared.answer"), 42)
         self.assertEqual(context.setting("mp.zk.server-address"), "127.0.0.1:1")
         request = PushRequest("u", 0, 1, b"x", None, None, None, 0, Nobody())

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import twisted.plugins  # first: what it finds later does not serve in other tests
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
@@ -23,6 +24,7 @@ from tests.test_embedding import CONFIG
 
 PLUGINS = Path(__file__).parents[2] / "examples" / "plugins"
 
+assert twisted.plugins.__path__
 for _project in PLUGINS.iterdir():
     # As if they were installed, but for the module in twisted/plugins.
     sys.path.append(str(_project))
