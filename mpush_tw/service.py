@@ -39,8 +39,9 @@ from mpush_tw.core.handlers.handshake import HandshakeHandler
 from mpush_tw.core.handlers.heartbeat import HeartbeatHandler
 from mpush_tw.core.handlers.http_proxy import proxy_is_off
 from mpush_tw.core.handlers.push import PushHandler
+from mpush_tw.core.handlers.web_handshake import WebHandshakeHandler
 from mpush_tw.core.log import NodeLog
-from mpush_tw.core.metrics import NodeMetrics
+from mpush_tw.core.metrics import DoorMetrics, NodeMetrics
 from mpush_tw.core.push.broadcast_centre import BroadcastCentre, BroadcastLimits
 from mpush_tw.core.push.centre import PushCentre
 from mpush_tw.core.push.conditions import ScriptHost, condition_for
@@ -83,6 +84,7 @@ from mpush_tw.transports.connect import ConnectDoor, ConnectFactory
 from mpush_tw.transports.gateway import GatewayDoor, GatewayFactory
 from mpush_tw.transports.gateway_udp import DatagramGateway
 from mpush_tw.transports.metrics import metrics_site
+from mpush_tw.transports.web_pages import load_pages
 from mpush_tw.transports.write_through import ListeningService, OutboundLimits
 
 _UNLIMITED_FILES = 1_000_000
@@ -144,6 +146,7 @@ class Node(MultiService):
         self._build_routing()
         self._build_push()
         self._build_connect()
+        self._build_websocket()
         self._build_gateway()
         self._build_operations()
         for listener in self.parts.listeners:
@@ -264,27 +267,15 @@ class Node(MultiService):
             core.max_heartbeat,
             self.connections.secured,
         )
-        bind = BindHandler(
-            self.router, self.parts.validator, self.reactor, log, metrics
+        self.dispatcher = self._commands(metrics.conn, handshake)
+        self.admission = Admission(
+            limits.max_connections or _file_limit(), limits.max_per_address
         )
-        push = PushHandler(self.parts.upstream, self.centre, self.reactor, log, metrics)
-        heartbeat = HeartbeatHandler(log, metrics)
-        late = not settings.security.allow_before_handshake
-        table = Dispatcher(log, metrics.conn)
-        table.register(Command.HEARTBEAT, heartbeat.heartbeat_received)
-        table.register(Command.HANDSHAKE, handshake.handshake_received)
-        table.register(Command.FAST_CONNECT, handshake.fast_connect_received)
-        table.register(Command.BIND, bind.bind_received)
-        table.register(Command.UNBIND, bind.unbind_received)
-        table.register(Command.PUSH, push.push_received, after_handshake=late)
-        table.register(Command.ACK, push.ack_received, after_handshake=late)
-        table.register(Command.HTTP_PROXY, proxy_is_off, after_handshake=late)
-        self.dispatcher = table
         self.connect_door = ConnectDoor(
             self.parts.cipher,
             self.connections,
-            Admission(limits.max_connections or _file_limit(), limits.max_per_address),
-            table,
+            self.admission,
+            self.dispatcher,
             self._connection_closed,
             self.reactor,
             log,
@@ -313,6 +304,107 @@ class Node(MultiService):
         )
         self.connect_listener.setName("connect")  # type: ignore[no-untyped-call]
         self.connect_listener.setServiceParent(self)  # type: ignore[no-untyped-call]
+
+    def _commands(
+        self, door_metrics: DoorMetrics, handshake: HandshakeHandler
+    ) -> Dispatcher:
+        """
+        Make the table of a door for devices.
+        """
+        log, metrics, parts = self.log, self.metrics, self.parts
+        bind = BindHandler(self.router, parts.validator, self.reactor, log, metrics)
+        push = PushHandler(parts.upstream, self.centre, self.reactor, log, metrics)
+        heartbeat = HeartbeatHandler(log, metrics)
+        late = not self.settings.security.allow_before_handshake
+        table = Dispatcher(log, door_metrics)
+        table.register(Command.HEARTBEAT, heartbeat.heartbeat_received)
+        table.register(Command.HANDSHAKE, handshake.handshake_received)
+        table.register(Command.FAST_CONNECT, handshake.fast_connect_received)
+        table.register(Command.BIND, bind.bind_received)
+        table.register(Command.UNBIND, bind.unbind_received)
+        table.register(Command.PUSH, push.push_received, after_handshake=late)
+        table.register(Command.ACK, push.ack_received, after_handshake=late)
+        table.register(Command.HTTP_PROXY, proxy_is_off, after_handshake=late)
+        return table
+
+    def _build_websocket(self) -> None:
+        settings, log, metrics = self.settings, self.log, self.metrics
+        core, limits, net = settings.core, settings.limits, settings.net
+        self.websocket_listener: ListeningService | None = None
+        self.web_connections = Connections(
+            self.wheel,
+            self.reactor,
+            log,
+            metrics,
+            metrics.ws,
+            limits.handshake_timeout,
+            limits.max_unsecured,
+            core.max_hb_timeout_times,
+        )
+        if net.ws_server_port <= 0:
+            return
+        # Not at the top: a node without this door saves autobahn's 20 MB.
+        from mpush_tw.transports.websocket import (
+            MAX_MESSAGE,
+            Front,
+            WebSocketDoor,
+            WebSocketFactory,
+        )
+
+        handshake = WebHandshakeHandler(
+            self.sessions,
+            self.router,
+            self.reactor,
+            log,
+            metrics,
+            core.min_heartbeat,
+            core.max_heartbeat,
+            self.web_connections.secured,
+            net.ws_ping_interval,
+        )
+        door = WebSocketDoor(
+            front=Front(net.ws_path.encode(), load_pages(), net.ws_allowed_origins),
+            connections=self.web_connections,
+            admission=self.admission,
+            dispatcher=self._commands(metrics.ws, handshake),
+            closed=self._connection_closed,
+            opened=self._connection_opened,
+            wheel=self.wheel,
+            clock=self.reactor,
+            log=log,
+            metrics=metrics,
+            max_message=max(MAX_MESSAGE, core.max_packet_size),
+            compress_threshold=core.compress_threshold,
+            max_missed=core.max_hb_timeout_times,
+            json=self.parts.json,
+        )
+        marks = net.write_buffer_water_mark
+        self.websocket_listener = ListeningService(
+            self.reactor,
+            net.ws_server_port,
+            net.ws_server_bind_ip,
+            WebSocketFactory(door),
+            OutboundLimits(
+                marks.connect_server_low,
+                marks.connect_server_high,
+                limits.max_outbound,
+            ),
+            "mp.net.ws-server-port",
+            net.snd_buf.connect_server,
+            net.rcv_buf.connect_server,
+            limits.accept_rate,
+        )
+        self.websocket_listener.setName("websocket")  # type: ignore[no-untyped-call]
+        self.websocket_listener.setServiceParent(self)  # type: ignore[no-untyped-call]
+
+    @property
+    def device_listeners(self) -> list[ListeningService]:
+        """
+        The ports that clients come to.
+        """
+        if self.websocket_listener is None:
+            return [self.connect_listener]
+        return [self.connect_listener, self.websocket_listener]
 
     def _build_gateway(self) -> None:
         settings = self.settings
@@ -467,14 +559,15 @@ class Node(MultiService):
         self.gateway_listener.open()
         self.gateway_listener.pause()
         self.identity.port = self.gateway_listener.port
-        self.connect_listener.open()
-        self.connect_listener.pause()
+        for listener in self.device_listeners:
+            listener.open()
+            listener.pause()
 
     def _close_ports(self) -> Deferred[Any]:
         ports, self.ports = self.ports, []
         return gatherResults(
             [
-                self.connect_listener.close(),
+                *(listener.close() for listener in self.device_listeners),
                 self.gateway_listener.close(),
                 *(maybeDeferred(port.stopListening) for port in ports),
             ]
@@ -503,7 +596,8 @@ class Node(MultiService):
         try:
             await self._start_extensions()
             await self._connect_stores()
-            self.connect_listener.resume()
+            for listener in self.device_listeners:
+                listener.resume()
             self.gateway_listener.resume()
             for node in self._service_nodes():
                 await self.registry.register(node)
@@ -566,10 +660,12 @@ class Node(MultiService):
 
     def _service_nodes(self) -> list[ServiceNode]:
         net = self.settings.net
+        device_ip = node_addresses.connect_register_ip(self.settings)
+        pages = self.websocket_listener
         return [
             ServiceNode(
                 "/cluster/cs",
-                node_addresses.connect_register_ip(self.settings),
+                device_ip,
                 self.connect_listener.port,
                 dict(net.connect_server_register_attr),
                 self._node_id,
@@ -580,6 +676,11 @@ class Node(MultiService):
                 self.identity.port,
                 None,
                 self._node_id,
+            ),
+            *(
+                [ServiceNode("/cluster/ws", device_ip, pages.port, None, self._node_id)]
+                if pages is not None
+                else []
             ),
         ]
 
@@ -620,7 +721,8 @@ class Node(MultiService):
         self.events.flush()
         for node in self._service_nodes():
             await self._attempt("withdrawing a node", self.registry.deregister(node))
-        await self.connect_listener.close()
+        for listener in self.device_listeners:
+            await listener.close()
         await self._end_pushes()
         await self._close_clients()
         for sender in list(self.gateway_door.connections):
@@ -651,7 +753,8 @@ class Node(MultiService):
         """
         rate = self.settings.core.drain_rate
         step = max(1, int(rate * _DRAIN_STEP)) if rate else 0
-        waiting = list(self.connections)
+        doors = (self.connections, self.web_connections)
+        waiting = [connection for door in doors for connection in door]
         while waiting:
             now, waiting = (waiting[:step], waiting[step:]) if step else (waiting, [])
             for connection in now:
@@ -659,11 +762,12 @@ class Node(MultiService):
             if waiting:
                 await deferLater(self.reactor, _DRAIN_STEP)
         for _ in range(20):
-            if not len(self.connections):
+            if not any(len(door) for door in doors):
                 break
             await deferLater(self.reactor, 0.05)
-        for connection in self.connections:
-            connection.abort("stop")
+        for door in doors:
+            for connection in door:
+                connection.abort("stop")
 
     async def _settle_routes(self) -> None:
         """

@@ -35,6 +35,12 @@ def announce(node: Node) -> None:
         admin=open_doors["mp.net.admin-server-port"],
         metrics=f"http://{metrics}/metrics" if metrics else "off",
     )
+    if node.websocket_listener is not None:
+        console.notice(
+            "pages: port {port}, WebSocket at {path}",
+            port=node.websocket_listener.port,
+            path=node.settings.net.ws_path,
+        )
     _announce_key(node)
     for key, effect in _without_effect(node):
         console.notice(
@@ -91,8 +97,6 @@ def _without_effect(node: Node) -> Iterator[tuple[str, str]]:
     net = node.settings.net
     if node.settings.http.proxy_enabled:
         yield "mp.http.proxy-enabled", "devices get the HTTP answer 503"
-    if net.ws_server_port > 0:
-        yield "mp.net.ws-server-port", "there is no WebSocket door"
     for door in ("connect_server", "gateway_server"):
         if getattr(net.traffic_shaping, door).enabled:
             key = f"mp.net.traffic-shaping.{door.replace('_', '-')}"

@@ -98,7 +98,7 @@ def _summary(settings: Settings) -> Iterator[tuple[str, str]]:
     net = settings.net
     yield "mode", "cluster" if settings.cluster else "standalone"
     yield "connect", _door(net.connect_server_bind_ip, net.connect_server_port)
-    yield "websocket", _door("", net.ws_server_port, zero="off")
+    yield "websocket", _door(net.ws_server_bind_ip, net.ws_server_port, zero="off")
     yield "gateway", f"{net.gateway_server_net} {_gateway(settings)}"
     yield "console", _door(net.admin_server_bind_ip, net.admin_server_port)
     yield (

@@ -249,7 +249,7 @@ def _doors(settings: Settings) -> list[_Door]:
             net.metrics_server_port,
             net.metrics_server_bind_ip,
         ),
-        _Door(_net("ws-server-port"), net.ws_server_port, ""),
+        _Door(_net("ws-server-port"), net.ws_server_port, net.ws_server_bind_ip),
         *_alloc_doors(settings),
     ]
 

@@ -392,6 +392,20 @@ def network(written: str) -> str:
     return written
 
 
+def origin(written: str) -> str:
+    """
+    Accept what browsers say of the site that a page is from, with C{*} for any
+    characters. There is no path in it, not even a slash at the end.
+    """
+    if written not in ("*", "null") and not re.fullmatch(
+        r"[A-Za-z*][A-Za-z0-9+.*-]*://[^/?#\s@,\"]+", written
+    ):
+        raise ValueError(
+            "expected origins such as https://example.com or https://*.example.com:8443"
+        )
+    return written
+
+
 def host(written: str) -> str:
     """
     Accept an address or a host name, or nothing. Host names are taken on trust, as

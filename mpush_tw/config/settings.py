@@ -294,7 +294,15 @@ class NetSettings:
     @ivar metrics_server_port: C{metrics-server-port}. Prometheus endpoint; 0 is off.
     @ivar metrics_server_bind_ip: C{metrics-server-bind-ip}.
     @ivar ws_server_port: C{ws-server-port}. WebSocket server; 0 or less is off.
-    @ivar ws_path: C{ws-path}.
+    @ivar ws_server_bind_ip: C{ws-server-bind-ip}. Where it listens; empty is
+        everywhere.
+    @ivar ws_path: C{ws-path}. The whole target of opening requests.
+    @ivar ws_allowed_origins: C{ws-allowed-origins}. Sites whose pages may connect,
+        C{scheme://host} or C{scheme://host:port}, C{*} standing for any characters;
+        empty for all. Who names no origin is no page, and may connect.
+    @ivar ws_ping_interval: C{ws-ping-interval}. How often a WebSocket is pinged, in
+        seconds; 0 is never. C{mp.core.max-hb-timeout-times} unanswered pings in a row
+        are tolerated.
     @ivar public_host_mapping: C{public-host-mapping}. Local address to public
         address; asked when C{public-ip} is empty.
     @ivar alloc_server_port: C{alloc-server-port}. Port of the alloc service.
@@ -341,7 +349,12 @@ class NetSettings:
     metrics_server_port: int = key.port(0)
     metrics_server_bind_ip: str = key.text("127.0.0.1", check=key.host)
     ws_server_port: int = key.port(0, negative_is_off=True)
+    ws_server_bind_ip: str = key.text(check=key.host)
     ws_path: str = key.text("/", check=key.absolute_path)
+    ws_allowed_origins: tuple[str, ...] = key.texts(
+        check=key.origin, wanted='origins such as ["https://example.com"]'
+    )
+    ws_ping_interval: float = key.duration("50s")
     public_host_mapping: dict[str, str] = key.mapping(
         check=key.mapped_host, wanted='an object such as { "10.0.0.1": "1.2.3.4" }'
     )

@@ -74,6 +74,7 @@ class AdminNode(Structure):
     """
 
     connections: Connections
+    web_connections: Connections
     local_routes: LocalRoutes
     online: OnlineUsers
     router: Router
@@ -171,8 +172,7 @@ class Console:
         if what == "conn":
             return str(len(node.connections))
         if what == "ws":
-            # This version has no WebSocket door, hence no connections through it.
-            return "0"
+            return str(len(node.web_connections))
         if what == "gateway":
             return str(node.gateway_connections)
         if what == "routes":

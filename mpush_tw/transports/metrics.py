@@ -108,11 +108,13 @@ class MetricsNode(Protocol):
 
     metrics: NodeMetrics
     connections: Connections
+    web_connections: Connections
     local_routes: LocalRoutes
     centre: PushCentre
     events: Events
     flow: GlobalFlow
     connect_listener: ListeningService
+    websocket_listener: ListeningService | None
     extension_metrics: ExtensionMetrics
     clock: Any
     log: NodeLog
@@ -271,7 +273,11 @@ class NodeCollector(Collector):
     @property
     def _doors(self) -> tuple[tuple[str, DoorMetrics], ...]:
         metrics = self._node.metrics
-        return (("conn", metrics.conn), ("gateway", metrics.gateway))
+        return (
+            ("conn", metrics.conn),
+            ("ws", metrics.ws),
+            ("gateway", metrics.gateway),
+        )
 
     def _connections(self) -> Iterator[Metric]:
         node = self._node
@@ -281,6 +287,7 @@ class NodeCollector(Collector):
             ("server",),
             [
                 (("conn",), len(node.connections)),
+                (("ws",), len(node.web_connections)),
                 (("gateway",), node.gateway_connections),
             ],
         )
@@ -288,7 +295,10 @@ class NodeCollector(Collector):
             "mpush_connections_unsecured",
             "Connections that have not finished a handshake.",
             ("server",),
-            [(("conn",), node.connections.unsecured)],
+            [
+                (("conn",), node.connections.unsecured),
+                (("ws",), node.web_connections.unsecured),
+            ],
         )
         yield _counter(
             "mpush_connections_opened",
@@ -317,7 +327,14 @@ class NodeCollector(Collector):
             "mpush_accept_pauses",
             "How often accepting paused because of mp.limits.accept-rate.",
             ("server",),
-            [(("conn",), node.connect_listener.pauses)],
+            [
+                ((name,), listener.pauses)
+                for name, listener in (
+                    ("conn", node.connect_listener),
+                    ("ws", node.websocket_listener),
+                )
+                if listener is not None
+            ],
         )
         yield _plain_gauge(
             "mpush_online_users",
