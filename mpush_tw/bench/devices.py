@@ -54,6 +54,8 @@ class DeviceLoad:
     @ivar first: Number of its first device; user and device ids are made of it.
     @ivar concurrency: Handshakes under way at a time.
     @ivar sources: How many addresses 127.0.1.x connections come from.
+    @ivar tag_groups: Into how many groups the devices put themselves by their tags,
+        C{group-0} and so on; 0 for devices without tags.
     """
 
     host: str
@@ -63,6 +65,7 @@ class DeviceLoad:
     count: int
     concurrency: int
     sources: int
+    tag_groups: int = 0
 
 
 class _Device:
@@ -268,7 +271,10 @@ class Devices:
         device.cipher = AesCipher(
             mix_session_key(device.client_key, answer.server_key), device.iv
         )
-        sealed = device.cipher.encrypt(BindUser(user_of(device.index)).encode())
+        groups = self._load.tag_groups
+        tags = f"group-{device.index % groups}" if groups else None
+        bind = BindUser(user_of(device.index), None, tags)
+        sealed = device.cipher.encrypt(bind.encode())
         device.socket.send(encode_packet(_BIND, 2, _CRYPTO, sealed))
 
     def _push_received(

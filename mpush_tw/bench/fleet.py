@@ -62,11 +62,16 @@ class Fleet:
         processes: int,
         concurrency: int,
         sources: int,
+        first: int = 0,
+        tag_groups: int = 0,
     ) -> None:
+        """
+        @param first: Number of the first device and its user.
+        @param tag_groups: See L{DeviceLoad}.
+        """
         share, rest = divmod(devices, processes)
         spawn = multiprocessing.get_context("spawn")
         self._workers: list[tuple[BaseProcess, Connection]] = []
-        first = 0
         for number in range(processes):
             count = share + (number < rest)
             load = DeviceLoad(
@@ -77,6 +82,7 @@ class Fleet:
                 count,
                 max(1, concurrency // processes),
                 sources,
+                tag_groups,
             )
             first += count
             ours, theirs = spawn.Pipe()

@@ -35,13 +35,15 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=2000)
     parser.add_argument("--rate", type=float, default=500.0)
     parser.add_argument("--runs", type=int, default=3, help="drills of each kind")
-    parser.add_argument("--only", choices=("failures", "drills"))
+    parser.add_argument("--only", choices=("failures", "drills", "broadcasts"))
     options = parser.parse_args()
     statuses = []
-    if options.only != "drills":
+    if options.only in (None, "failures"):
         statuses.append(failures())
-    if options.only != "failures":
+    if options.only in (None, "drills"):
         statuses += drills(options.clients, options.rate, options.runs)
+    if options.only in (None, "broadcasts"):
+        statuses.append(_run("-m", "tests.cluster.broadcasts"))
     return int(any(statuses))
 
 
