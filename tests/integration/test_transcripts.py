@@ -34,7 +34,7 @@ CASES = json.loads((VECTORS / "transcripts.json").read_text())["cases"]
 
 LATER = {
     "http-": "the HTTP proxy",
-    "ws-": "the WebSocket door",
+    "ws-": "JSON frames: see tests.integration.test_websocket_records",
     "admin-console": "a text protocol: see tests.integration.test_operations",
 }
 """
