@@ -5,11 +5,12 @@ L{PushSender} is the whole of it: a pool of gateway connections, and C{send},
 C{send_all} and C{broadcast}, which answer with what became of the message (cluster 7).
 For programs without a reactor there is L{mpush_tw.sender.blocking}. Reading order:
 L{context}, L{result}, L{audience}, L{trace}, L{directory}, L{_pool}, L{_link},
-L{_request}, L{_broadcast}, L{_queries}, L{_questions}, L{push_sender}, and
+L{_request}, L{_batch}, L{_broadcast}, L{_queries}, L{_questions}, L{push_sender}, and
 L{mpush_tw.sender.cluster}, which knows the gateways and routes of a cluster.
 """
 
 from mpush_tw.broadcast_task import IBroadcastTask
+from mpush_tw.sender._batch import Batch
 from mpush_tw.sender.audience import (
     AudienceCount,
     BroadcastCounts,
@@ -28,6 +29,7 @@ __all__ = [
     "AckModel",
     "AggregateResult",
     "AudienceCount",
+    "Batch",
     "BroadcastCounts",
     "BroadcastResult",
     "IBroadcastTask",

@@ -187,6 +187,8 @@ class DatagramPool:
     """
 
     _log = Logger()
+    # It has to fit into the receive buffer of the gateway: no push is sent twice.
+    window_bytes = 128 << 10
 
     def __init__(
         self,

@@ -446,6 +446,8 @@ class GatewayPool:
     """
 
     _log = Logger()
+    # Half of what may wait for a connection: other pushes find room there.
+    window_bytes = MAX_UNSENT // 2
 
     def __init__(
         self, reactor: Any, max_body: int, connections_per_gateway: int = 1

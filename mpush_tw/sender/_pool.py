@@ -99,6 +99,9 @@ class IGatewayPool(Interface):
 
     pending = Attribute("How many questions are open on all links.")
     addresses = Attribute("A tuple of all gateways that L{set_gateways} named.")
+    window_bytes = Attribute(
+        "How many bytes of a list may be on their way to one gateway at a time."
+    )
 
     def start() -> None:
         """

@@ -87,6 +87,7 @@ class Sending:
     @ivar queries: How gateways are asked about them.
     @ivar max_packet_size: Largest body of a packet, in bytes.
     @ivar pushes: Those under way, to a user or to everybody.
+    @ivar batches: Lists under way.
     """
 
     directory: IGatewayDirectory
@@ -96,6 +97,7 @@ class Sending:
     queries: Queries
     max_packet_size: int
     pushes: set[UnderWay] = attrs.field(factory=set)
+    batches: set[UnderWay] = attrs.field(factory=set)
     _complained: float = float("-inf")
     _silent: int = 0
     _log = Logger()
@@ -110,7 +112,7 @@ class Sending:
         self._log.warn("{limit} pushes are pending, one fails", limit=MAX_PENDING)
         return False
 
-    def unavailable(self, error: Unavailable) -> None:
+    def unavailable(self, error: Exception) -> None:
         """
         Log why pushes fail: once a second, with the number of those since.
         """
@@ -179,9 +181,11 @@ class UserPush:
         self._over = False
         self.finished: Deferred[PushResult] = Deferred(self._cancelled)
 
-    def start(self) -> None:
+    def start(self, routes: Sequence[Route] | None = None) -> None:
         """
         Set the time-out and ask, if there is room for one more push.
+
+        @param routes: Where the user is, if that has just been looked up.
         """
         if not self._sending.has_room():
             self._tell(ResultCode.FAILURE)
@@ -191,7 +195,10 @@ class UserPush:
             self._context.seconds(), self._time_is_up
         )
         self._note("begin")
-        self._look_up(self._routes_found, lambda: self._tell(ResultCode.FAILURE))
+        if routes is not None:
+            self._routes_found(routes)
+        else:
+            self._look_up(self._routes_found, lambda: self._tell(ResultCode.FAILURE))
 
     def fail(self) -> None:
         """

@@ -4,7 +4,7 @@ The sender: what business code talks to (cluster 7).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.defer import (
@@ -20,13 +20,13 @@ from twisted.logger import Logger
 from mpush_tw.broadcast_task import BroadcastTask, IBroadcastTask
 from mpush_tw.errors import PushError, Unavailable
 from mpush_tw.protocol.packet import DEFAULT_MAX_BODY
+from mpush_tw.sender._batch import Batch, Progress
 from mpush_tw.sender._broadcast import BroadcastPush
 from mpush_tw.sender._link import GatewayPool
 from mpush_tw.sender._pool import CONNECT_TIMEOUT, IGatewayPool
 from mpush_tw.sender._queries import QUERY_TIMEOUT, Queries
 from mpush_tw.sender._questions import GatewayTask, count_audience, trace_of
 from mpush_tw.sender._request import Sending, UserPush
-from mpush_tw.sender._waiters import all_of
 from mpush_tw.sender.audience import AudienceCount, BroadcastResult, Wait
 from mpush_tw.sender.context import (
     PushContext,
@@ -40,12 +40,6 @@ from mpush_tw.sender.context import (
 from mpush_tw.sender.directory import Address, IGatewayDirectory, StaticGateways
 from mpush_tw.sender.result import AggregateResult, PushResult
 from mpush_tw.sender.trace import Trace
-
-WINDOW = 256
-"""
-Users of one L{PushSender.send_all} under way at a time: a list of any length neither
-fills the table of open pushes nor the send buffers.
-"""
 
 _LAST_SESSION_ID = 2**31 - 1
 
@@ -187,7 +181,7 @@ class PushSender:
             sending.queries.stop()
             # The connections first: the rest of a list must not go out on them now.
             stopped = sending.pool.stop()
-            for push in list(sending.pushes):
+            for push in [*sending.batches, *sending.pushes]:
                 push.fail()
             await stopped
             await self._directory.stop()
@@ -213,35 +207,39 @@ class PushSender:
             return fail(error)
         return self._push(context, user_id, payload, sending)
 
-    def send_all(self, context: PushContext) -> Deferred[AggregateResult]:
+    def send_all(
+        self, context: PushContext, progress: Progress | None = None
+    ) -> Deferred[AggregateResult]:
         """
-        Push to each of C{context.user_ids}, at most L{WINDOW} of them at a time.
+        Push to each of C{context.user_ids}, 100000 at most; see L{batch}.
 
-        The time-out runs for each user from the moment when its push is sent.
-
-        @return: A Deferred firing with one result for each user. It fails with
-            L{PushError}, before anything is sent, if the push to any of them would be
-            refused.
+        @return: A Deferred firing with one result for each user. Cancelled, it fires
+            with those that there are. It fails with L{PushError}, before anything is
+            sent, if the push to any of them would be refused.
         """
         try:
-            users = several_users(context)
-            sending, payload = self._accept(context, users)
+            return self.batch(context, progress).finished
         except PushError as error:
             return fail(error)
-        results: dict[str, PushResult] = {}
-        waiting = iter(users)
 
-        async def work(waiting: Iterator[str]) -> None:
-            for user_id in waiting:
-                results[user_id] = await self._push(context, user_id, payload, sending)
+    def batch(self, context: PushContext, progress: Progress | None = None) -> Batch:
+        """
+        Push to each of C{context.user_ids}, 100000 at most, and watch it being done.
 
-        workers = all_of(
-            Deferred.fromCoroutine(work(waiting))
-            for _ in range(min(WINDOW, len(users)))
-        )
-        return workers.addCallback(
-            lambda _: AggregateResult(tuple(results[user_id] for user_id in users))
-        )
+        Each gateway has its own stream, of 1000 pushes under way at most. The time-out
+        runs for each user from the moment when its push is sent.
+
+        @param progress: Called with the number of pushes that have ended, the number of
+            users, and how many ended with each code: four times a second at most, while
+            there is something new, and at the end.
+        @raise PushError: If the push to any of them would be refused, before anything
+            is sent.
+        """
+        users = several_users(context)
+        sending, payload = self._accept(context, users)
+        batch = Batch(context, users, payload, sending, progress)
+        batch.start()
+        return batch
 
     def broadcast(
         self, context: PushContext, wait: Wait = Wait.ALL

@@ -68,10 +68,14 @@ class AggregateResult:
     """
     The end of a push to several users (cluster defects C-42, C-43).
 
-    @ivar results: One for each user, in the order of the users asked for.
+    @ivar results: One for each user, in the order of the users asked for. Those of a
+        list of more than 1000 have no time lines.
+    @ivar unsent: Users to whom nothing was sent, because the list was ended early by
+        its caller or with the sender; they have no result.
     """
 
     results: Sequence[PushResult]
+    unsent: Sequence[str] = ()
 
     def count(self, code: ResultCode) -> int:
         """
@@ -91,4 +95,4 @@ class AggregateResult:
         """
         Whether every user was reached.
         """
-        return all(result.succeeded for result in self.results)
+        return not self.unsent and all(result.succeeded for result in self.results)

@@ -28,7 +28,7 @@ from mpush_tw.sender import (
     _link,
     _request,
 )
-from mpush_tw.sender.push_sender import WINDOW
+from mpush_tw.sender._batch import WINDOW
 from tests.sender.gateway import FakeGateway, Network
 
 ONE = [("10.0.0.1", 3001)]
@@ -611,13 +611,15 @@ class StopTests(SenderTestCase):
 
     def test_rest_of_a_list_is_not_sent(self) -> None:
         """
-        What is left of a list is not sent while stopping; every user has a result.
+        What is left of a list is not sent while stopping, and named.
         """
         users = [f"user-{number}" for number in range(WINDOW + 50)]
         sent = self.sender.send_all(PushContext(b"hi", user_ids=users))
+        self.network.pump([0] * 10)
         self.sender.stop()
         aggregate = self.successResultOf(sent)
-        self.assertEqual(aggregate.count(ResultCode.FAILURE), len(users))
+        self.assertEqual(aggregate.count(ResultCode.FAILURE), WINDOW)
+        self.assertEqual(list(aggregate.unsent), users[WINDOW:])
         self.assertEqual(
             [len(gateway.asked) for gateway in self.gateways], [WINDOW] * 2
         )
@@ -628,76 +630,6 @@ class StopTests(SenderTestCase):
         """
         self.sender.stop()
         self.successResultOf(self.sender.stop())
-
-
-class SendAllTests(SenderTestCase):
-    def test_one_result_per_user(self) -> None:
-        """
-        Each user has a result, in the order of the list.
-        """
-        sent = self.sender.send_all(PushContext(b"hi", user_ids=["c", "a", "b"]))
-        gateway = self.gateways[0]
-        gateway.ok(gateway.asked[2])
-        gateway.error(gateway.asked[0], ErrorCode.OFFLINE)
-        self.assertNoResult(sent)
-        gateway.ok(gateway.asked[1])
-        self.assertEqual(
-            [(one.user_id, one.code) for one in self.successResultOf(sent).results],
-            [
-                ("c", ResultCode.OFFLINE),
-                ("a", ResultCode.SUCCESS),
-                ("b", ResultCode.SUCCESS),
-            ],
-        )
-
-    def test_callback_per_user(self) -> None:
-        """
-        The callback is called once for each user.
-        """
-        users: list[str] = []
-        self.gateways[0].on_asked = FakeGateway.ok
-        self.sender.send_all(
-            PushContext(
-                b"hi",
-                user_ids=["a", "b"],
-                callback=lambda result: users.append(result.user_id),
-            )
-        )
-        self.assertEqual(users, ["a", "b"])
-
-    def test_window(self) -> None:
-        """
-        A long list goes out bit by bit, and to its end.
-        """
-        users = [f"user-{number}" for number in range(WINDOW * 3)]
-        sent = self.sender.send_all(PushContext(b"hi", user_ids=users))
-        gateway = self.gateways[0]
-        self.assertEqual(len(gateway.asked), WINDOW)
-        gateway.on_asked = FakeGateway.ok
-        for asked in gateway.asked[:WINDOW]:
-            gateway.ok(asked)
-        self.assertTrue(self.successResultOf(sent).succeeded)
-        self.assertEqual([asked.push.user_id for asked in gateway.asked], users)
-
-    def test_one_too_large_refuses_all(self) -> None:
-        """
-        If one user of the list cannot be sent to, nobody is.
-        """
-        users = ["a", "x" * 10240]
-        sent = self.sender.send_all(PushContext(b"hi", user_ids=users))
-        self.failureResultOf(sent, PushError)
-        self.assertEqual(self.gateways[0].asked, [])
-
-    def test_cancel(self) -> None:
-        """
-        A list that is given up stops where it is.
-        """
-        users = [f"user-{number}" for number in range(WINDOW + 1)]
-        sent = self.sender.send_all(PushContext(b"hi", user_ids=users))
-        sent.cancel()
-        self.failureResultOf(sent, CancelledError)
-        self.assertEqual(len(self.gateways[0].asked), WINDOW)
-        self.assertEqual(self.sender.pending, 0)
 
 
 @implementer(IGatewayDirectory)
@@ -879,17 +811,3 @@ class DirectoryTests(SenderTestCase):
         self.assertEqual(len(results), 1)
         for one in sent:
             self.failureResultOf(one, CancelledError)
-
-    def test_stop_in_the_middle_of_a_list(self) -> None:
-        """
-        When the first connection has been closed, the rest of a list does not go out
-        on the second.
-        """
-        users = [f"user-{number}" for number in range(WINDOW + 50)]
-        routes = [FIRST] * WINDOW + [SECOND] * 50
-        self.directory.answers = [succeed([route]) for route in routes]
-        sent = self.sender.send_all(PushContext(b"hi", user_ids=users))
-        self.sender.stop()
-        aggregate = self.successResultOf(sent)
-        self.assertEqual(aggregate.count(ResultCode.FAILURE), len(users))
-        self.assertEqual(self.gateways[1].asked, [])
