@@ -366,7 +366,8 @@ class IUpstreamHandler(Interface):
 
         With C{AUTO_ACK} in the flags the server acknowledges when this returned without
         raising, or when its Deferred fired; an error means no acknowledgement, and
-        is logged. The next packet of that connection waits, ten seconds at most.
+        is logged: with a traceback, unless it is L{mpush_tw.errors.Unavailable}. The
+        next packet of that connection waits, ten seconds at most.
         """
 
 

@@ -4,7 +4,7 @@ PUSH from a device, and ACK (server 8.6, 8.7).
 
 from __future__ import annotations
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
@@ -12,6 +12,7 @@ from mpush_tw.core.connection import Connection
 from mpush_tw.core.log import NodeLog
 from mpush_tw.core.metrics import NodeMetrics
 from mpush_tw.core.push.centre import PushCentre
+from mpush_tw.errors import Unavailable
 from mpush_tw.interfaces import IUpstreamHandler, UpstreamMessage
 from mpush_tw.protocol.commands import Flag
 
@@ -89,6 +90,16 @@ class PushHandler:
 
     def _refused(self, failure: Failure, connection: Connection) -> None:
         self._metrics.upstream["failed"] += 1
+        if failure.check(Unavailable, TimeoutError):
+            # Whatever it needs is away, and devices go on pushing.
+            self._log.error(
+                "upstream message refused, conn={conn}: {error}",
+                conn=connection,
+                error=failure.value
+                if failure.check(Unavailable)
+                else f"no answer in {_HANDLER_SECONDS:g} seconds",
+            )
+            return
         self._log.failure(
             "upstream handler failed, conn={conn}", failure, conn=connection
         )

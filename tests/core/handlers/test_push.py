@@ -12,7 +12,7 @@ from zope.interface.verify import verifyObject
 from mpush_tw.core.handlers import Dispatcher
 from mpush_tw.core.handlers.push import PushHandler
 from mpush_tw.core.push.request import Outcome, PushRequest
-from mpush_tw.errors import ProtocolError
+from mpush_tw.errors import ProtocolError, Unavailable
 from mpush_tw.interfaces import IUpstreamHandler, UpstreamMessage
 from mpush_tw.protocol.commands import Command
 from mpush_tw.protocol.messages import Error
@@ -171,6 +171,21 @@ class UpstreamTests(PushTestCase):
         self.push(_AUTO_ACK)
         self.assertEqual(self.device.sent, [])
         self.assertTrue(self.device.connected)
+
+    def test_provider_is_unavailable(self) -> None:
+        """
+        A provider whose store is away is told in a line, without a traceback: devices
+        go on pushing.
+        """
+        for answer in (Unavailable("no disk"), fail(Unavailable("no disk"))):
+            self.core.logged.clear()
+            self.upstream.answer = answer
+            self.push(_AUTO_ACK)
+            (refusal,) = [one for one in self.core.logged if "error" in one]
+            self.assertEqual(str(refusal["error"]), "no disk")
+            self.assertNotIn("log_failure", refusal)
+        self.assertEqual(self.device.sent, [])
+        self.assertEqual(self.core.metrics.upstream, {"failed": 2})
 
     def test_provider_never_answers(self) -> None:
         """

@@ -1,0 +1,81 @@
+"""
+What the operator may set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+
+from mpush_tw.config import units
+from mpush_tw.errors import ConfigError
+from mpush_tw.interfaces import IExtensionContext
+
+KEYS = "mp.spi-settings.redis-stream-upstream"
+"""
+Below it the operator writes what this plug-in needs to know.
+"""
+
+
+@attrs.frozen
+class Options:
+    """
+    All of it.
+
+    @ivar redis: Host and port.
+    @ivar password: Empty for none.
+    @ivar stream: The key of the stream.
+    @ivar max_length: About how many messages the stream keeps.
+    @ivar waiting: Messages that may wait for Redis.
+    @ivar waiting_bytes: What their contents may weigh together.
+    """
+
+    redis: tuple[str, int]
+    password: str = attrs.field(repr=False)
+    stream: str
+    max_length: int
+    waiting: int
+    waiting_bytes: int
+
+    @classmethod
+    def read(cls, context: IExtensionContext) -> Options:
+        """
+        Read them.
+
+        @raise ConfigError: If one cannot be used.
+        """
+
+        def value(name: str, default: str, read: Callable[[str], Any] = str) -> Any:
+            written = str(context.setting(f"{KEYS}.{name}", default))
+            try:
+                return read(written)
+            except ValueError as error:
+                raise ConfigError(
+                    f"{KEYS}.{name}", f"found {written}, {error}"
+                ) from None
+
+        def number(written: str) -> int:
+            return units.integer(written, 1)
+
+        return cls(
+            value("redis", "127.0.0.1:6379", host_and_port),
+            value("password", ""),
+            value("stream", "mpush:upstream"),
+            value("max-length", "100000", number),
+            value("waiting", "10000", number),
+            value("waiting-bytes", "32m", units.size),
+        )
+
+
+def host_and_port(written: str) -> tuple[str, int]:
+    """
+    Read C{host:port}.
+
+    @raise ValueError: If it is none.
+    """
+    host, _, port = written.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ValueError("expected a server such as 127.0.0.1:6379")
+    return host.strip("[]"), int(port)
