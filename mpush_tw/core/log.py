@@ -166,6 +166,7 @@ class NodeLog:
         self.conn = category("mpush.conn.log")
         self.push = category("mpush.push.log")
         self.heartbeat = category("mpush.heartbeat.log")
+        self.http = category("mpush.http.log")
         self.console = category("console")
         self.general = category("mpush")
 

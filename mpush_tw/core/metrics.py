@@ -15,6 +15,11 @@ PUSH_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 
 Upper bounds of the push duration histogram, in seconds.
 """
 
+HTTP_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)
+"""
+Upper bounds of the histogram of proxied HTTP requests, in seconds.
+"""
+
 
 class Histogram:
     """
@@ -94,6 +99,8 @@ class NodeMetrics:
         self.push_seconds = Histogram(PUSH_BUCKETS)
         self.ack_seconds = Histogram(PUSH_BUCKETS)
         self.upstream: Counter[str] = Counter()
+        self.http_requests: Counter[str] = Counter()
+        self.http_seconds = Histogram(HTTP_BUCKETS)
         self.late_acks = 0
         self.store_repairs = 0
         self.sample_key = False

@@ -172,7 +172,14 @@ class NodeLogTests(SynchronousTestCase):
         """
         events: list[dict[str, Any]] = []
         log = NodeLog("debug", Clock(), events.append)  # type: ignore[arg-type]
-        for category in (log.conn, log.push, log.heartbeat, log.console, log.general):
+        for category in (
+            log.conn,
+            log.push,
+            log.heartbeat,
+            log.http,
+            log.console,
+            log.general,
+        ):
             category.error("x")
         self.assertEqual(
             [event["log_namespace"] for event in events],
@@ -180,6 +187,7 @@ class NodeLogTests(SynchronousTestCase):
                 "mpush.conn.log",
                 "mpush.push.log",
                 "mpush.heartbeat.log",
+                "mpush.http.log",
                 "console",
                 "mpush",
             ],
