@@ -15,7 +15,8 @@ Its states (clients 2.4, 10.2)::
 
 The work is divided: C{_connection} knows one connection, C{_connector} how to get one,
 C{_binding} the user, C{_deliveries} the pushes in hand, C{_sessions} what is stored,
-and L{backoff} when to try again. The client puts them together.
+and L{backoff} when to try again; C{_alloc} asks for servers. The client puts them
+together.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from __future__ import annotations
 import random as _random
 from collections.abc import Callable
 from enum import Enum
+from typing import TYPE_CHECKING
 
 from twisted.internet.defer import (
     Deferred,
@@ -61,6 +63,9 @@ from mpush_tw.client.storage import StoredSession
 from mpush_tw.errors import ConfigError
 from mpush_tw.protocol.commands import Command, Flag
 from mpush_tw.protocol.messages import Kick
+
+if TYPE_CHECKING:
+    from mpush_tw.client._alloc import AllocLookup
 
 _PARAM_INVALID = "param invalid"
 _LAST_SESSION_ID = 2**31 - 1
@@ -139,9 +144,10 @@ class Client:
         @raise ConfigError: If the settings name no server, or no key where one is
             needed.
         """
-        addresses = settings.addresses
-        if not addresses:
-            raise ConfigError("server_host", "no server to connect to is named")
+        if not settings.addresses and not settings.alloc_server:
+            raise ConfigError(
+                "server_host", "neither a server nor an alloc service is named"
+            )
         if settings.public_key is None and settings.encrypt_required:
             raise ConfigError("public_key", "is required to encrypt the handshake")
         self.settings = settings
@@ -152,7 +158,8 @@ class Client:
             as_listener(self, settings.listener if listener is None else listener),
             self._log,
         )
-        self._servers = Servers(addresses)
+        # With alloc those that the settings name are a last resort.
+        self._servers = Servers(() if settings.alloc_server else settings.addresses)
         self._sessions = Sessions(
             settings.new_storage(), reactor, settings.handshake_timeout, self._log
         )
@@ -171,6 +178,7 @@ class Client:
             self._make_connection,
             self._nobody_reached,
             self._log,
+            _alloc_lookup(settings, reactor, self._log),
         )
         # The one that is in use, from TCP connect to its end.
         self._connection: Connection | None = None
@@ -209,6 +217,13 @@ class Client:
         Whether there is a session now, so that requests can be sent.
         """
         return self._connection is not None and self._connection.ready
+
+    @property
+    def server(self) -> ServerAddress | None:
+        """
+        The server that the client is connected to now.
+        """
+        return None if self._connection is None else self._connection.server
 
     @property
     def last_failure(self) -> ClientError | None:
@@ -541,6 +556,7 @@ class Client:
         self, connection: Connection, heartbeat_ms: int, session: StoredSession | None
     ) -> None:
         self._state = ClientState.ONLINE
+        self._servers.worked()
         self._heartbeat_ms = heartbeat_ms
         self._log.info("session opened, heartbeat {ms} ms", ms=heartbeat_ms)
         if session is not None:
@@ -626,3 +642,14 @@ class Client:
                 waiters.pop().callback(self._heartbeat_ms)
             else:
                 waiters.pop().errback(reason)
+
+
+def _alloc_lookup(
+    settings: ClientSettings, reactor: IReactorTime, log: Logger
+) -> AllocLookup | None:
+    if not settings.alloc_server:
+        return None
+    # Only now: an HTTP client takes as long to import as all the rest.
+    from mpush_tw.client._alloc import AllocLookup
+
+    return AllocLookup(settings, reactor, log)

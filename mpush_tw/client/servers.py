@@ -74,10 +74,11 @@ class Servers:
     the end, so that the one that works stays in front (clients 10.3, 12).
     """
 
-    __slots__ = ("_order",)
+    __slots__ = ("_failed", "_order")
 
-    def __init__(self, addresses: Iterable[ServerAddress]) -> None:
+    def __init__(self, addresses: Iterable[ServerAddress] = ()) -> None:
         self._order = list(dict.fromkeys(addresses))
+        self._failed: set[ServerAddress] = set()
 
     def __iter__(self) -> Iterator[ServerAddress]:
         """
@@ -95,6 +96,34 @@ class Servers:
         if address in self._order:
             self._order.remove(address)
             self._order.append(address)
+            self._failed.add(address)
+
+    def worked(self) -> None:
+        """
+        Note that there is a session with one of them.
+        """
+        self._failed.clear()
+
+    @property
+    def worn_out(self) -> bool:
+        """
+        Whether none of them has worked since the last one that did: it is time to ask
+        alloc for others.
+        """
+        return len(self._failed) == len(self._order)
+
+    def replace(self, addresses: Iterable[ServerAddress]) -> None:
+        """
+        Forget these servers for others, untried.
+        """
+        self._order = list(dict.fromkeys(addresses))
+        self._failed.clear()
+
+    def extend(self, addresses: Iterable[ServerAddress]) -> None:
+        """
+        Put servers that are not there yet at the end.
+        """
+        self._order = list(dict.fromkeys((*self._order, *addresses)))
 
 
 def endpoint_for(

@@ -140,7 +140,8 @@ class ClientSettings:
 
     alloc_server: tuple[str, ...] = attrs.field(default=(), converter=_convert.urls)
     """
-    URLs of alloc services, which tell servers.
+    URLs of alloc services, which tell servers; of several the first that answers
+    counts. The servers named here are a last resort then.
     """
 
     verify_tls: bool | Path = attrs.field(default=True, converter=_convert.verification)
@@ -236,6 +237,10 @@ class ClientSettings:
     """
 
     alloc_timeout: float = attrs.field(default=3.0, converter=_convert.timeout)
+    """
+    To connect to an alloc service, and for its answer.
+    """
+
     enable_http_proxy: bool = attrs.field(default=True, converter=_convert.flag)
     http_timeout: float = attrs.field(default=10.0, converter=_convert.timeout)
     push_timeout: float = attrs.field(default=1.0, converter=_convert.timeout)

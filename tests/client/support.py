@@ -404,10 +404,16 @@ class FakeNetwork(MemoryReactorClock):
                 )
             elif address not in self.black_holes and not connector.stoppedConnecting:
                 protocol = factory.buildProtocol(None)
-                peer = FakePeer(self.server, protocol)
+                peer = self.make_peer(address, protocol)
                 self.server.peers.append(peer)
                 protocol.makeConnection(peer.transport)
         return bool(fresh)
+
+    def make_peer(self, address: tuple[str, int], protocol: Any) -> FakePeer:
+        """
+        Give the server's end of a connection to an address.
+        """
+        return FakePeer(self.server, protocol)
 
 
 class RecordingListener(ClientListener):

@@ -107,6 +107,46 @@ class ServersTests(SynchronousTestCase):
         self.servers.move_to_end(ServerAddress("x", 1))
         self.assertEqual(len(self.servers), 3)
 
+    def test_worn_out(self) -> None:
+        """
+        The list is worn out when each server has failed since one worked last.
+        """
+        self.assertFalse(self.servers.worn_out)
+        for server in (self.a, self.b, self.a, self.b):
+            self.servers.move_to_end(server)
+        self.assertFalse(self.servers.worn_out)
+        self.servers.worked()
+        self.servers.move_to_end(self.c)
+        self.assertFalse(self.servers.worn_out)
+        for server in (self.a, self.b):
+            self.servers.move_to_end(server)
+        self.assertTrue(self.servers.worn_out)
+
+    def test_no_list(self) -> None:
+        """
+        A list without servers is of no use from the beginning.
+        """
+        self.assertTrue(Servers().worn_out)
+
+    def test_replaced(self) -> None:
+        """
+        A new list is in its own order, and nothing is known against its servers.
+        """
+        for server in (self.a, self.b, self.c):
+            self.servers.move_to_end(server)
+        self.servers.replace([self.c, self.a, self.c])
+        self.assertEqual(list(self.servers), [self.c, self.a])
+        self.assertFalse(self.servers.worn_out)
+
+    def test_extended(self) -> None:
+        """
+        Servers that are added come last, those that are there stay where they are.
+        """
+        other = ServerAddress("x", 1)
+        self.servers.move_to_end(self.a)
+        self.servers.extend([self.a, other])
+        self.assertEqual(list(self.servers), [self.b, self.c, self.a, other])
+
 
 class EndpointTests(SynchronousTestCase):
     """
