@@ -49,7 +49,6 @@ from mpush_tw.protocol.crypto import RsaPrivateKey
 from mpush_tw.stores import Stores, shared_stores
 
 _WAITING: tuple[tuple[Point, str], ...] = (
-    (JSON, "there is no WebSocket door"),
     (DNS_MAPPING, "there is no HTTP proxy"),
 )
 """

@@ -35,6 +35,7 @@ from mpush_tw.interfaces import (
     IBindValidator,
     ICache,
     IClientClassifier,
+    IDnsMapping,
     IExecutor,
     IExtensionContext,
     IExtensionMetrics,
@@ -60,6 +61,8 @@ from mpush_tw.protocol.packet import encode_packet
 from mpush_tw.service import Node
 from tests.integration.devices import Device
 from tests.support import SAMPLE, RawPeer
+from tests.websocket.peer import WebPeer
+from tests.websocket.support import free_port
 
 KEYS = (
     f'mp.security.private-key="{SAMPLE["rsaPrivateKeyBase64"]}"',
@@ -550,13 +553,36 @@ class PointTests(ExtendedNodeTestCase):
         A plug-in that nothing uses in this version is said to be idle.
         """
 
+        @implementer(IDnsMapping)
+        class Other:
+            def lookup(self, host: str) -> None:
+                return None
+
+        node = await self.start(Extension(IDnsMapping, "other", Other))
+        self.assertIsInstance(node.parts.dns_mapping, Other)
+        self.assertIn("dns-mapping is not used by this version", self.notices())
+
+    async def test_json(self) -> None:
+        """
+        JSON is read and written by a plug-in's codec where pages are served.
+        """
+
         @implementer(IJsonCodec)
         class Other(MsgspecJson):
-            pass
+            def encode(self, value: object) -> bytes:
+                return b" " + super().encode(value)
 
-        node = await self.start(Extension(IJsonCodec, "other", Other))
-        self.assertIsInstance(node.parts.json, Other)
-        self.assertIn("json is not used by this version", self.notices())
+        node = await self.start(
+            Extension(IJsonCodec, "other", Other),
+            settings=[f"mp.net.ws-server-port={free_port()}"],
+        )
+        assert node.websocket_listener is not None
+        page = await deferToThread(WebPeer, node.websocket_listener.port)
+        self.addCleanup(page.close)
+        page.say({"cmd": 1})
+        frame = await deferToThread(page.frame)
+        self.assertEqual(frame.payload[:2], b" {")
+        self.assertNotIn("not used by this version", self.notices())
 
     async def test_said_at_the_start(self) -> None:
         """

@@ -13,6 +13,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IPushProducer
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from mpush_tw.core.connection import Connection
@@ -20,7 +21,7 @@ from mpush_tw.core.defaults import MsgspecJson
 from mpush_tw.core.handlers import Dispatcher
 from mpush_tw.core.registry import Admission, Connections
 from mpush_tw.errors import ProtocolError
-from mpush_tw.interfaces import IPeerConnection
+from mpush_tw.interfaces import IJsonCodec, IPeerConnection
 from mpush_tw.protocol.commands import Command
 from mpush_tw.protocol.messages import (
     BindUser,
@@ -868,6 +869,70 @@ class DecodingTests(OpenTestCase):
         self.assertRaises(
             ProtocolError, self.page.decode_content, 16, {"content": ["x"]}
         )
+
+
+class CodecTests(OpenTestCase):
+    """
+    A plug-in's JSON in place of ours.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.door.json = ShoutingJson()
+
+    def test_read(self) -> None:
+        """
+        It reads what pages say.
+        """
+        self.page.dataReceived(text('{"CMD":15,"SESSIONID":7}'))
+        self.assertEqual(self.numbers(), [7])
+
+    def test_written(self) -> None:
+        """
+        It writes what they get.
+        """
+        self.page.send_ack(9)
+        self.page.send_push(4, 8, b"x")
+        self.page.send_prepared(PreparedPush(7, b"y", 1000))
+        packets = self.packets()
+        self.assertEqual([one["SESSIONID"] for one in packets], [9, 4, 7])
+
+    def test_bug(self) -> None:
+        """
+        One that fails in a way of its own costs the connection, in a waiting message
+        too.
+        """
+        self.wait = True
+        self.page.dataReceived(
+            text('{"CMD":15,"SESSIONID":7}') + text('{"CMD":15,"SESSIONID":8}')
+        )
+        self.door.json = BrokenJson()
+        self.waiting.pop().callback(None)
+        self.assertTrue(self.transport.aborted)
+        self.assertIn("bug", str(self.core.logged[-1].get("log_failure")))
+
+
+@implementer(IJsonCodec)
+class ShoutingJson:
+    """
+    JSON in capitals on the wire.
+    """
+
+    def encode(self, value: object) -> bytes:
+        return json.dumps(value).upper().encode()
+
+    def decode(self, text: bytes) -> object:
+        form = json.loads(text)
+        return {"cmd": form["CMD"], "sessionId": form["SESSIONID"]}
+
+
+class BrokenJson(ShoutingJson):
+    """
+    JSON with a bug.
+    """
+
+    def decode(self, text: bytes) -> object:
+        raise KeyError("bug")
 
 
 class PacketsOutTests(OpenTestCase):
