@@ -26,6 +26,13 @@ _DEFAULT_CONFIG = "etc/mpush.conf"
 @click.option("--host", help="The server. Default: the configuration's node.")
 @click.option("--port", type=int, help="Its connect port. Default: likewise.")
 @click.option(
+    "--alloc",
+    metavar="URL",
+    multiple=True,
+    help="Ask there for servers, and take --host only if that is of no help. May be "
+    "repeated.",
+)
+@click.option(
     "--public-key",
     metavar="FILE|TEXT",
     help="The server's public key: a PEM file or the Base64 text. Default: the key "
@@ -44,6 +51,7 @@ def client(
     user: str,
     host: str | None,
     port: int | None,
+    alloc: tuple[str, ...],
     public_key: str | None,
     device: str | None,
     os_name: str,
@@ -59,18 +67,21 @@ def client(
       mpush client alice
       mpush client alice --config etc/node-b.conf
       mpush client alice --host push.example.com --public-key keys/public.pem
+      mpush client alice --alloc http://127.0.0.1:9999/
     """
     from twisted.internet import reactor
     from twisted.internet.task import LoopingCall
 
     try:
         node = _node_settings(config)
-        host = host or _address(node)
+        if not alloc:
+            host = host or _address(node)
         port = node.net.connect_server_port if port is None else port
         settings = ClientSettings(
             device_id=device or f"terminal-{uuid.uuid4().hex[:12]}",
             server_host=host,
             server_port=port,
+            alloc_server=alloc,
             public_key=_find_key(public_key, node),
             os_name=os_name,
             user_id=user,
@@ -78,7 +89,7 @@ def client(
         )
     except ConfigError as error:
         raise click.ClickException(str(error)) from None
-    screen = _Screen(host, port, count, reactor)
+    screen = _Screen(count, reactor)
     device_client = Client(settings, screen, reactor=reactor)
     screen.client = device_client
     some_reactor: Any = reactor
@@ -152,8 +163,7 @@ class _Screen(ClientListener):
     Prints what the client tells.
     """
 
-    def __init__(self, host: str, port: int, count: int | None, reactor: Any) -> None:
-        self._server = f"{host}:{port}"
+    def __init__(self, count: int | None, reactor: Any) -> None:
         self._left = count
         self._reactor = reactor
         self.client: Any = None
@@ -175,7 +185,7 @@ class _Screen(ClientListener):
         click.echo(f"{datetime.now():%H:%M:%S.%f}"[:-3] + f"  {text}")
 
     def on_connected(self) -> None:
-        self._line(f"connected to {self._server}")
+        self._line(f"connected to {self.client.server}")
 
     def on_disconnected(self, reason: Exception) -> None:
         self._line(f"disconnected: {reason}")

@@ -8,6 +8,8 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,25 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         text=True,
         timeout=60,
     )
+
+
+class AllocHandler(BaseHTTPRequestHandler):
+    """
+    Names one server, that of its HTTP server.
+    """
+
+    def do_GET(self) -> None:
+        server: Any = self.server
+        body = server.server.encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *arguments: object) -> None:
+        """
+        Say nothing.
+        """
 
 
 class HelpTests(SynchronousTestCase):
@@ -146,14 +167,13 @@ class NodeCommandTests(SynchronousTestCase):
     def run_push(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return run("push", *arguments, "--gateway", self.gateway)
 
-    def device(self, user: str, count: int) -> subprocess.Popen[str]:
+    def device(self, user: str, count: int, *where: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(
             [
                 *COMMAND,
                 "client",
                 user,
-                "--port",
-                str(self.target.port),
+                *(where or ("--port", str(self.target.port))),
                 "--public-key",
                 self.target.public_key,
                 "--count",
@@ -185,6 +205,21 @@ class NodeCommandTests(SynchronousTestCase):
         for ack in ("none", "auto", "biz"):
             self.assertIn(f"hello {ack} 推送", output)
         self.assertEqual(device.returncode, 0)
+
+    def test_alloc(self) -> None:
+        """A device can be told of alloc instead of a server."""
+        alloc = ThreadingHTTPServer(("127.0.0.1", 0), AllocHandler)
+        self.addCleanup(alloc.server_close)
+        alloc.server = f"127.0.0.1:{self.target.port}"  # type: ignore[attr-defined]
+        serving = threading.Thread(target=alloc.serve_forever, args=(0.05,))
+        serving.start()
+        self.addCleanup(serving.join)
+        self.addCleanup(alloc.shutdown)
+        url = f"http://127.0.0.1:{alloc.server_port}/"
+        device = self.device("alice", 1, "--alloc", url)
+        self.assertEqual(self.run_push("alice", "hello").returncode, 0)
+        output, _ = device.communicate(timeout=20)
+        self.assertIn("push: hello", output)
 
     def test_nobody_there(self) -> None:
         """A push to a user who is not online ends with status 3."""
@@ -274,6 +309,15 @@ class WrongUsageTests(SynchronousTestCase):
         self.assertEqual(result.returncode, 1)
         self.assertIn(address, result.stderr)
         self.assertNotIn("Traceback", result.stderr)
+
+    def test_bad_alloc(self) -> None:
+        """An alloc that is no URL is refused with a sentence."""
+        key = RsaPrivateKey.generate(1024).public.text()
+        result = invoke(
+            "client", "alice", "--alloc", "localhost:9999", "--public-key", key
+        )
+        self.assertEqual(result.exit_code, 1)
+        self.assertIn("alloc_server", result.output)
 
     def test_no_key(self) -> None:
         """A device without a key says where it looked and what to do."""
