@@ -15,7 +15,6 @@ from mpush_tw.client_types import DefaultClassifier
 from mpush_tw.config import Settings
 from mpush_tw.core.defaults import (
     AcceptEveryBind,
-    ConfiguredDnsMapping,
     DropUpstream,
     IgnoreEvents,
     MsgspecJson,
@@ -31,9 +30,9 @@ from mpush_tw.extensions import (
     JSON,
     PUSH_HANDLER,
     Extensions,
-    Point,
     built_in,
 )
+from mpush_tw.integrations.http.dns_mapping import DnsMapping
 from mpush_tw.interfaces import (
     IBindValidator,
     IClientClassifier,
@@ -47,13 +46,7 @@ from mpush_tw.interfaces import (
 from mpush_tw.keys import node_key
 from mpush_tw.protocol.crypto import RsaPrivateKey
 from mpush_tw.stores import Stores, shared_stores
-
-_WAITING: tuple[tuple[Point, str], ...] = (
-    (DNS_MAPPING, "there is no HTTP proxy"),
-)
-"""
-Points whose only user this version does not have.
-"""
+from mpush_tw.web_proxy import configured_mapping
 
 
 @attrs.frozen
@@ -100,8 +93,8 @@ def choose_parts(extensions: Extensions, settings: Settings, reactor: Any) -> Pa
             PoolSize(pools.mq.min, pools.mq.max, pools.mq.queue_size),
         )
 
-    def dns() -> ConfiguredDnsMapping:
-        return ConfiguredDnsMapping(settings.http.dns_mapping)
+    def dns() -> DnsMapping:
+        return configured_mapping(settings.http, stores.discovery, reactor)
 
     choose = extensions.choose
     executor = choose(EXECUTOR, built_in(IExecutor, "threads", threads))
@@ -126,9 +119,11 @@ def choose_parts(extensions: Extensions, settings: Settings, reactor: Any) -> Pa
         key=keys[0][0] if keys else None,
         key_is_new=bool(keys) and keys[0][1],
     )
-    for point, why in _WAITING:
-        if any(one.point is point and not one.built_in for one in extensions.chosen):
-            extensions.notices.append(
-                f"the plug-in for {point.name} is not used by this version: {why}"
-            )
+    if not settings.http.proxy_enabled and any(
+        one.point is DNS_MAPPING and not one.built_in for one in extensions.chosen
+    ):
+        extensions.notices.append(
+            f"the plug-in for {DNS_MAPPING.name} is not used: mp.http.proxy-enabled is "
+            "off"
+        )
     return parts

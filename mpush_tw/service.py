@@ -86,6 +86,7 @@ from mpush_tw.transports.gateway_udp import DatagramGateway
 from mpush_tw.transports.metrics import metrics_site
 from mpush_tw.transports.web_pages import load_pages
 from mpush_tw.transports.write_through import ListeningService, OutboundLimits
+from mpush_tw.web_proxy import WebProxy
 
 _UNLIMITED_FILES = 1_000_000
 _RESERVED_FILES = 256
@@ -145,6 +146,7 @@ class Node(MultiService):
         self.discovery = self.stores.discovery
         self._build_routing()
         self._build_push()
+        self._build_http()
         self._build_connect()
         self._build_websocket()
         self._build_gateway()
@@ -244,6 +246,18 @@ class Node(MultiService):
             self.traces,
         )
 
+    def _build_http(self) -> None:
+        self.web_proxy: WebProxy | None = None
+        if self.settings.http.proxy_enabled:
+            self.web_proxy = WebProxy(
+                self.settings,
+                self.parts.dns_mapping,
+                self.wheel,
+                self.reactor,
+                self.log,
+                self.metrics,
+            )
+
     def _build_connect(self) -> None:
         settings, log, metrics = self.settings, self.log, self.metrics
         core, limits, net = settings.core, settings.limits, settings.net
@@ -269,7 +283,7 @@ class Node(MultiService):
         )
         self.dispatcher = self._commands(metrics.conn, handshake)
         self.admission = Admission(
-            limits.max_connections or _file_limit(), limits.max_per_address
+            limits.max_connections or self._room_for_clients(), limits.max_per_address
         )
         self.connect_door = ConnectDoor(
             self.parts.cipher,
@@ -305,6 +319,15 @@ class Node(MultiService):
         self.connect_listener.setName("connect")  # type: ignore[no-untyped-call]
         self.connect_listener.setServiceParent(self)  # type: ignore[no-untyped-call]
 
+    def _room_for_clients(self) -> int:
+        """
+        Give the number of clients that the process's file limit allows, apart from
+        what the HTTP proxy needs.
+        """
+        limit = _file_limit()
+        http = self.settings.http
+        return limit - (min(http.max_requests, limit // 4) if self.web_proxy else 0)
+
     def _commands(
         self, door_metrics: DoorMetrics, handshake: HandshakeHandler
     ) -> Dispatcher:
@@ -324,7 +347,9 @@ class Node(MultiService):
         table.register(Command.UNBIND, bind.unbind_received)
         table.register(Command.PUSH, push.push_received, after_handshake=late)
         table.register(Command.ACK, push.ack_received, after_handshake=late)
-        table.register(Command.HTTP_PROXY, proxy_is_off, after_handshake=late)
+        proxy = self.web_proxy
+        http = proxy.handler.request_received if proxy else proxy_is_off
+        table.register(Command.HTTP_PROXY, http, after_handshake=late)
         return table
 
     def _build_websocket(self) -> None:
@@ -596,6 +621,8 @@ class Node(MultiService):
         try:
             await self._start_extensions()
             await self._connect_stores()
+            if self.web_proxy is not None:
+                await self.web_proxy.start()
             for listener in self.device_listeners:
                 listener.resume()
             self.gateway_listener.resume()
@@ -605,6 +632,7 @@ class Node(MultiService):
                 await self._test_multicast(self.gateway_listener)
         except Exception:
             await self._close_ports()
+            await self._stop_http()
             await self._stop_stores()
             await self._stop_extensions()
             raise
@@ -725,6 +753,7 @@ class Node(MultiService):
             await listener.close()
         await self._end_pushes()
         await self._close_clients()
+        await self._stop_http()
         for sender in list(self.gateway_door.connections):
             sender.close()
         self.wheel.stop()
@@ -768,6 +797,10 @@ class Node(MultiService):
         for door in doors:
             for connection in door:
                 connection.abort("stop")
+
+    async def _stop_http(self) -> None:
+        if self.web_proxy is not None:
+            await self.web_proxy.stop()
 
     async def _settle_routes(self) -> None:
         """
@@ -834,6 +867,8 @@ class Node(MultiService):
     def _connection_closed(self, connection: Connection) -> Deferred[None]:
         user_id = connection.user_id
         self.centre.connection_lost(connection)
+        if self.web_proxy is not None:
+            self.web_proxy.handler.connection_lost(connection)
 
         def failed(failure: Failure) -> None:
             self.log.general.error(

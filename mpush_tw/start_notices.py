@@ -42,6 +42,7 @@ def announce(node: Node) -> None:
             path=node.settings.net.ws_path,
         )
     _announce_key(node)
+    _announce_proxy(node)
     for key, effect in _without_effect(node):
         console.notice(
             "{key} has no effect in this version: {effect}", key=key, effect=effect
@@ -90,13 +91,24 @@ def _announce_key(node: Node) -> None:
         )
 
 
+def _announce_proxy(node: Node) -> None:
+    http = node.settings.http
+    if not http.proxy_enabled:
+        return
+    node.log.console.notice(
+        "HTTP proxy: devices reach {mapped} hosts of mp.http.dns-mapping and {allowed} "
+        "of mp.http.allowed-hosts{more}, and nothing else",
+        mapped=len(http.dns_mapping),
+        allowed=len(http.allowed_hosts),
+        more=", what is registered below /dns/mapping" if node.settings.cluster else "",
+    )
+
+
 def _without_effect(node: Node) -> Iterator[tuple[str, str]]:
     """
     Name what the settings ask for and this version does not have.
     """
     net = node.settings.net
-    if node.settings.http.proxy_enabled:
-        yield "mp.http.proxy-enabled", "devices get the HTTP answer 503"
     for door in ("connect_server", "gateway_server"):
         if getattr(net.traffic_shaping, door).enabled:
             key = f"mp.net.traffic-shaping.{door.replace('_', '-')}"

@@ -9,15 +9,12 @@ from zope.interface.verify import verifyObject
 
 from mpush_tw.core.defaults import (
     AcceptEveryBind,
-    ConfiguredDnsMapping,
     DropUpstream,
     IgnoreEvents,
     MsgspecJson,
 )
 from mpush_tw.interfaces import (
-    DnsTarget,
     IBindValidator,
-    IDnsMapping,
     IJsonCodec,
     IServerEventListener,
     IUpstreamHandler,
@@ -95,53 +92,3 @@ class JsonTests(SynchronousTestCase):
         """
         for text in (b"", b"{", b"\xff", b"[" * 100_000):
             self.assertRaises(ValueError, self.codec.decode, text)
-
-
-class DnsMappingTests(SynchronousTestCase):
-    """
-    The mapping of the configuration.
-    """
-
-    def setUp(self) -> None:
-        self.mapping = ConfiguredDnsMapping(
-            {
-                "one": ["10.0.0.1:8080"],
-                "two": ["10.0.0.1", "10.0.0.2:81"],
-                "six": ["[::1]:8080"],
-                "bare": ["[::1]"],
-                "none": [],
-            }
-        )
-
-    def test_interface(self) -> None:
-        """
-        It is a mapping.
-        """
-        verifyObject(IDnsMapping, self.mapping)
-
-    def test_one(self) -> None:
-        """
-        A single target is the one.
-        """
-        self.assertEqual(self.mapping.lookup("one"), DnsTarget("10.0.0.1", 8080))
-
-    def test_several(self) -> None:
-        """
-        Of several each is chosen now and then; the port is 80 if none is given.
-        """
-        seen = {self.mapping.lookup("two") for _ in range(200)}
-        self.assertEqual(seen, {DnsTarget("10.0.0.1", 80), DnsTarget("10.0.0.2", 81)})
-
-    def test_ipv6(self) -> None:
-        """
-        An address in brackets is one.
-        """
-        self.assertEqual(self.mapping.lookup("six"), DnsTarget("::1", 8080))
-        self.assertEqual(self.mapping.lookup("bare"), DnsTarget("::1", 80))
-
-    def test_unknown(self) -> None:
-        """
-        What is not mapped, or to nothing, is left alone.
-        """
-        self.assertIsNone(self.mapping.lookup("other"))
-        self.assertIsNone(self.mapping.lookup("none"))

@@ -16,9 +16,10 @@ from OpenSSL import SSL
 from service_identity import VerificationError
 
 import treq
-from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError, succeed
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IConsumer
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web._newclient import (
     ParseError,
@@ -91,6 +92,8 @@ class TreqFetcher:
     @ivar pool: Its connections.
     @ivar buffered: Bytes of bodies that are being received now.
     """
+
+    _log = Logger()
 
     def __init__(
         self,
@@ -172,13 +175,17 @@ class TreqFetcher:
         return self.pool.idle()
 
     def stop(self) -> Deferred[None]:
-        done: Deferred[None] = Deferred()
         if self._stopping is None:
             self._stopping = self.pool.stop()
             self._stopping.addTimeout(_STOP_SECONDS, self._reactor)
-            self._stopping.addErrback(lambda failure: failure.trap(Exception) and None)
-        self._stopping.addCallback(lambda _: done.callback(None))
+            self._stopping.addErrback(self._not_in_time)
+        done: Deferred[None] = Deferred()
+        self._stopping.addCallback(done.callback)
         return done
+
+    def _not_in_time(self, failure: Failure) -> None:
+        failure.trap(TimeoutError)
+        self._log.warn("connections to web servers do not close")
 
 
 def _on_the_wire(request: HttpFetch) -> Request:
