@@ -9,7 +9,8 @@ is, and treq collects the body.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from OpenSSL import SSL
@@ -31,7 +32,6 @@ from twisted.web._newclient import (
     ResponseNeverReceived,
 )
 from twisted.web.http import _DataLoss
-from twisted.web.http_headers import Headers
 from twisted.web.iweb import IBodyProducer
 from zope.interface import implementer
 
@@ -42,6 +42,7 @@ from mpush_tw.integrations.http._pool import ConnectionPool
 from mpush_tw.interfaces import HttpFetch, HttpFetched, IHttpFetcher
 
 _STOP_SECONDS = 2.0
+_SPLITTING = re.compile(rb"[\r\n\x00]")
 _IDEMPOTENT = frozenset(("GET", "HEAD", "OPTIONS", "DELETE"))
 _ENDED = (ConnectionDone, ConnectionLost, ConnectionAborted, _DataLoss)
 _NOT_SENT = (RequestNotSent, RequestTransmissionFailed, RequestGenerationFailed)
@@ -188,15 +189,33 @@ class TreqFetcher:
         self._log.warn("connections to web servers do not close")
 
 
+class _ExactHeaders:
+    """
+    The headers of a request, in the order and writing that they are given in; what
+    Twisted's L{Request} needs of L{Headers<twisted.web.http_headers.Headers>}, which
+    knows neither.
+    """
+
+    def __init__(self, pairs: Sequence[tuple[bytes, bytes]]) -> None:
+        for name, value in pairs:
+            if _SPLITTING.search(name) or _SPLITTING.search(value):
+                raise ValueError(f"a line end in the header {name!r}")
+        self._pairs = pairs
+
+    def getRawHeaders(self, name: bytes, default: Any = None) -> Any:
+        found = [value for one, value in self._pairs if one.lower() == name.lower()]
+        return found or default
+
+    def getAllRawHeaders(self) -> Iterator[tuple[bytes, list[bytes]]]:
+        for name, value in self._pairs:
+            yield name, [value]
+
+
 def _on_the_wire(request: HttpFetch) -> Request:
-    headers = Headers()
-    for name, value in request.headers:
-        headers.addRawHeader(name, value)
-    headers.addRawHeader(b"connection", b"keep-alive")
     return Request(
         request.method.encode("ascii"),
         request.uri.encode("ascii"),
-        headers,
+        _ExactHeaders((*request.headers, (b"connection", b"keep-alive"))),
         _Body(request.body) if request.body else None,
         persistent=True,
     )

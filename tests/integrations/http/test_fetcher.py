@@ -129,17 +129,27 @@ class RequestTests(FetcherTestCase):
         """
         A request goes out as it is, with nothing added but the wish to stay connected.
         """
-        await self.fetch("/a?b=%7e", headers=((b"X-One", b"1"),))
+        await self.fetch("/a?b=%7e", headers=((b"x-ONE", b"1"),))
         (asked,) = self.backend.asked
         self.assertEqual(asked.line, b"GET /a?b=%7e HTTP/1.1")
         self.assertEqual(
-            {(name.lower(), value) for name, value in asked.headers},
-            {
+            asked.headers,
+            [
                 (b"host", b"backend.test"),
-                (b"x-one", b"1"),
+                (b"x-ONE", b"1"),
                 (b"connection", b"keep-alive"),
-            },
+            ],
         )
+
+    async def test_split(self) -> None:
+        """
+        A header that would be two is not sent, whoever has let it come this far.
+        """
+        for name, value in ((b"X", b"a\r\nY: b"), (b"X\n", b"a"), (b"X", b"a\x00")):
+            await self.assertFailure(self.fetch(headers=((name, value),)), ValueError)
+        for options in ({"method": "GET /x"}, {"uri": "/ HTTP/1.1\r\nX: y"}):
+            await self.assertFailure(self.fetch(**options), ValueError)  # type: ignore[arg-type]
+        self.assertEqual(self.backend.asked, [])
 
     async def test_absolute(self) -> None:
         """
