@@ -1,10 +1,10 @@
 """
 Composition of alloc: settings become the door that tells clients where to connect.
 
-L{AllocDoor} is that door with everything behind it; a node that serves alloc has one
+L{AllocDoor} is that door with everything behind it. L{NodeAlloc} is the one of a node
 (C{mp.alloc.enabled}). L{AllocService} is a door with stores of its own, which C{twistd
-mpush-alloc} runs beside a cluster (services A). Any number may run: none of them
-writes anything.
+mpush-alloc} runs beside a cluster (services A). Any number may run: none of them writes
+anything.
 """
 
 from __future__ import annotations
@@ -24,12 +24,11 @@ from twisted.internet.defer import (
 )
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mpush_tw import __version__
-from mpush_tw.cluster import cluster_sender, shared_stores
+from mpush_tw.cluster import Stores, cluster_sender, shared_stores
 from mpush_tw.config import LoadedSettings, Settings
 from mpush_tw.core.alloc import (
     PUSH_TIMEOUT,
@@ -52,7 +51,14 @@ if TYPE_CHECKING:
     from mpush_tw.sender import BroadcastResult, PushResult, PushSender
     from mpush_tw.sender_extensions import SenderContext
 
-__all__ = ["AllocDoor", "AllocService", "LocalPushes", "SenderPushes"]
+__all__ = [
+    "AllocDoor",
+    "AllocService",
+    "LocalPushes",
+    "NodeAlloc",
+    "SenderPushes",
+    "push_rule",
+]
 
 _BACKLOG = 1024
 """
@@ -269,14 +275,27 @@ class SenderPushes:
     again with the next push.
     """
 
-    _log = Logger()
-
-    def __init__(self, sender: PushSender) -> None:
+    def __init__(self, sender: PushSender, log: NodeLog) -> None:
         self._sender = sender
+        self._log = log
         self._started = False
         self._starting: Deferred[None] | None = None
         self._waiting: list[Deferred[None]] = []
         self._stopped = False
+
+    def begin(self) -> None:
+        """
+        Start the sender, and do not wait for it. That it cannot be started now is
+        logged.
+        """
+        self.start().addErrback(self._not_yet)
+
+    def _not_yet(self, failure: Failure) -> None:
+        if not self._stopped:
+            self._log.console.error(
+                "test pushes are not possible yet: {error}",
+                error=failure.getErrorMessage(),
+            )
 
     def start(self) -> Deferred[None]:
         """
@@ -340,6 +359,80 @@ def _of_broadcast(result: BroadcastResult) -> str:
     return f"{result.code.name.lower()} at {len(result.nodes)} gateways{counts}"
 
 
+# ------------------------------------------------------------------ in a node
+
+
+class NodeAlloc:
+    """
+    Alloc in a node, if that is switched on; otherwise all of this does nothing.
+
+    The lists come from the node's own stores. Test pushes go to its own users and, in a
+    cluster, through a sender to those of all nodes.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedSettings,
+        stores: Stores,
+        push_door: PushDoor,
+        reactor: Any,
+        log: NodeLog,
+    ) -> None:
+        """
+        @param stores: Started by the node before L{start}, and stopped after L{stop}.
+        @raise ConfigError: If the settings cannot be served.
+        """
+        settings = loaded.settings
+        self.door: AllocDoor | None = None
+        self._sender: SenderPushes | None = None
+        if not settings.alloc.enabled:
+            return
+        push: Pusher = LocalPushes(push_door).push
+        if settings.cluster and settings.alloc.push_enabled:
+            self._sender = SenderPushes(cluster_sender(loaded, reactor=reactor), log)
+            push = self._sender.push
+        self.door = AllocDoor(
+            settings, stores.discovery, stores.cache, push, reactor, log
+        )
+
+    def open(self) -> None:
+        """
+        Open the port; see L{AllocDoor.open}.
+        """
+        if self.door is not None:
+            self.door.open()
+
+    def close(self) -> Deferred[None]:
+        """
+        Close the port. Idempotent.
+        """
+        return succeed(None) if self.door is None else self.door.close()
+
+    async def start(self) -> None:
+        """
+        Begin to answer. Called when the node is registered.
+
+        @raise Unavailable: If the registry cannot be asked.
+        """
+        if self.door is None:
+            return
+        await self.door.start()
+        if self._sender is not None:
+            self._sender.begin()
+
+    async def stop(self) -> None:
+        """
+        Close the port and look for servers no more: the node must not be handed out
+        while it stops. Idempotent.
+        """
+        if self.door is None:
+            return
+        await self.door.close()
+        self.door.stop()
+        if self._sender is not None:
+            await self._sender.stop()
+
+
 # ------------------------------------------------------------ a process of its own
 
 
@@ -377,7 +470,7 @@ class AllocService(Service):
         self._stores = shared_stores(settings, reactor, self._extensions)
         # The sender has stores of its own: it starts and stops them.
         self._pushes = (
-            SenderPushes(cluster_sender(loaded, reactor=reactor))
+            SenderPushes(cluster_sender(loaded, reactor=reactor), self.log)
             if settings.alloc.push_enabled
             else None
         )
@@ -427,7 +520,7 @@ class AllocService(Service):
             await self._stop_all()
             raise
         if self._pushes is not None:
-            self._pushes.start().addErrback(self._no_pushes)
+            self._pushes.begin()
         self._served = True
         self._announce()
 
@@ -445,13 +538,6 @@ class AllocService(Service):
             self.reactor,
         )
 
-    def _no_pushes(self, failure: Failure) -> None:
-        if self._stopping is None:
-            self.log.console.error(
-                "test pushes are not possible yet: {error}",
-                error=failure.getErrorMessage(),
-            )
-
     def _announce(self) -> None:
         console, settings = self.log.console, self.settings
         for notice in self._loaded.notices:
@@ -465,7 +551,7 @@ class AllocService(Service):
             address=self.door.shown,
             count=len(self.door.allocation.connect.servers),
             strategy=settings.alloc.strategy,
-            pushes=_push_rule(settings),
+            pushes=push_rule(settings),
             zk=settings.zk.server_address,
             namespace=settings.zk.namespace,
         )
@@ -506,7 +592,10 @@ class AllocService(Service):
                 self.log.console.failure("disconnecting failed", Failure())
 
 
-def _push_rule(settings: Settings) -> str:
+def push_rule(settings: Settings) -> str:
+    """
+    Say in words who may push test messages.
+    """
     if not settings.alloc.push_enabled:
         return "off"
     return "with the token" if settings.alloc.push_token else "from this machine only"

@@ -27,8 +27,10 @@ from twisted.internet.error import CannotListenError, ReactorNotRunning
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
+from mpush_tw.alloc import NodeAlloc
 from mpush_tw.config import LoadedSettings
 from mpush_tw.config import addresses as node_addresses
+from mpush_tw.core.alloc import registered_attributes
 from mpush_tw.core.connection import Connection
 from mpush_tw.core.events import Events
 from mpush_tw.core.extension_metrics import ExtensionMetrics
@@ -150,6 +152,7 @@ class Node(MultiService):
         self._build_connect()
         self._build_websocket()
         self._build_gateway()
+        self._build_alloc()
         self._build_operations()
         for listener in self.parts.listeners:
             self.events.subscribe(listener.event_occurred)
@@ -517,6 +520,14 @@ class Node(MultiService):
             net.rcv_buf.gateway_server,
         )
 
+    def _build_alloc(self) -> None:
+        """
+        Tell clients where to connect, if that is asked of this node.
+        """
+        self.alloc = NodeAlloc(
+            self.loaded, self.stores, self.push_door, self.reactor, self.log
+        )
+
     def _build_operations(self) -> None:
         self.ports: list[Any] = []
         self.sites: list[tuple[str, int, str, Any]] = []
@@ -587,6 +598,7 @@ class Node(MultiService):
         for listener in self.device_listeners:
             listener.open()
             listener.pause()
+        self.alloc.open()
 
     def _close_ports(self) -> Deferred[Any]:
         ports, self.ports = self.ports, []
@@ -594,6 +606,7 @@ class Node(MultiService):
             [
                 *(listener.close() for listener in self.device_listeners),
                 self.gateway_listener.close(),
+                self.alloc.close(),
                 *(maybeDeferred(port.stopListening) for port in ports),
             ]
         )
@@ -628,10 +641,12 @@ class Node(MultiService):
             self.gateway_listener.resume()
             for node in self._service_nodes():
                 await self.registry.register(node)
+            await self.alloc.start()
             if isinstance(self.gateway_listener, DatagramGateway):
                 await self._test_multicast(self.gateway_listener)
         except Exception:
             await self._close_ports()
+            await self.alloc.stop()
             await self._stop_http()
             await self._stop_stores()
             await self._stop_extensions()
@@ -695,7 +710,11 @@ class Node(MultiService):
                 "/cluster/cs",
                 device_ip,
                 self.connect_listener.port,
-                dict(net.connect_server_register_attr),
+                registered_attributes(
+                    net.connect_server_register_attr,
+                    device_ip,
+                    node_addresses.public_ip(self.settings),
+                ),
                 self._node_id,
             ),
             ServiceNode(
@@ -747,6 +766,7 @@ class Node(MultiService):
         self.events.post(ServerStopping())
         # Now: listeners hear of it before anything is withdrawn.
         self.events.flush()
+        await self.alloc.stop()
         for node in self._service_nodes():
             await self._attempt("withdrawing a node", self.registry.deregister(node))
         for listener in self.device_listeners:

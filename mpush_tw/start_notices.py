@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from mpush_tw import __version__
+from mpush_tw.alloc import push_rule
 
 if TYPE_CHECKING:
     from mpush_tw.service import Node
@@ -40,6 +41,12 @@ def announce(node: Node) -> None:
             "pages: port {port}, WebSocket at {path}",
             port=node.websocket_listener.port,
             path=node.settings.net.ws_path,
+        )
+    if node.alloc.door is not None:
+        console.notice(
+            "alloc: {address}, test pushes {pushes}",
+            address=node.alloc.door.shown,
+            pushes=push_rule(node.settings),
         )
     _announce_key(node)
     _announce_proxy(node)

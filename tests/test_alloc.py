@@ -382,7 +382,12 @@ class SenderPushesTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.sender = FakeSender()
-        self.pushes = SenderPushes(self.sender)  # type: ignore[arg-type]
+        self.events: list[dict[str, Any]] = []
+        observer: Any = self.events.append
+        self.pushes = SenderPushes(
+            self.sender,  # type: ignore[arg-type]
+            NodeLog("info", MemoryReactorClock(), observer),
+        )
 
     def started(self) -> None:
         """
@@ -435,6 +440,27 @@ class SenderPushesTests(SynchronousTestCase):
         again = self.pushes.push(ALICE)
         self.sender.starts[1].callback(None)
         self.assertIn("success", self.successResultOf(again))
+
+    def test_begin(self) -> None:
+        """
+        It can be started without waiting; that this failed is logged.
+        """
+        self.pushes.begin()
+        self.sender.starts[0].errback(Unavailable("no Redis"))
+        (event,) = self.events
+        self.assertEqual(event["error"], "no Redis")
+
+    def test_stopped_meanwhile(self) -> None:
+        """
+        A start that is ended by a stop is no failure worth a line; a push that waits
+        for it fails.
+        """
+        self.pushes.begin()
+        pushing = self.pushes.push(ALICE)
+        self.pushes.stop()
+        self.sender.starts[0].errback(PushError("the sender was stopped"))
+        self.failureResultOf(pushing, PushError)
+        self.assertEqual(self.events, [])
 
     def test_stopped(self) -> None:
         """

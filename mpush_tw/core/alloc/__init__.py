@@ -20,6 +20,7 @@ from mpush_tw.core.alloc.servers import (
     ONLINE_LISTS,
     WEBSOCKET_SERVERS,
     Server,
+    registered_attributes,
 )
 from mpush_tw.core.alloc.strategies import Strategy, make_strategy
 
@@ -38,4 +39,5 @@ __all__ = [
     "Server",
     "Strategy",
     "make_strategy",
+    "registered_attributes",
 ]

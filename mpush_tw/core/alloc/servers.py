@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import math
 import re
+from collections.abc import Mapping
 
 import attrs
 
@@ -87,6 +88,21 @@ def read_server(node: ServiceNode) -> Server | None:
     return Server(
         host, node.port, read_weight(known.get(_WEIGHT)), str(online_list), node.node_id
     )
+
+
+def registered_attributes(
+    configured: Mapping[str, object], host: str, public_ip: str
+) -> dict[str, object]:
+    """
+    Give the attributes under which a node registers its connection server: those that
+    are configured, and where its users are counted if its address does not tell.
+
+    @param host: The address that it registers.
+    @param public_ip: Names the list of its users.
+    """
+    if host == public_ip:
+        return dict(configured)
+    return {ONLINE_KEY: ONLINE_LISTS + public_ip, **configured}
 
 
 def is_client_host(host: object) -> bool:

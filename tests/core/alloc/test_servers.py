@@ -13,6 +13,7 @@ from mpush_tw.core.alloc.servers import (
     is_client_host,
     read_server,
     read_weight,
+    registered_attributes,
 )
 from mpush_tw.interfaces import ServiceNode
 
@@ -95,6 +96,30 @@ class ReadServerTests(SynchronousTestCase):
         """
         for host in ("", "::1", "10.0.0.5,10.0.0.6", "a b"):
             self.assertIsNone(read_server(attrs.evolve(NODE, host=host)))
+
+
+class RegisteredAttributesTests(SynchronousTestCase):
+    """
+    What a node of ours registers.
+    """
+
+    def test_as_the_original(self) -> None:
+        """
+        A node that registers its public address registers what is configured, byte for
+        byte as the original.
+        """
+        attributes = registered_attributes({"weight": 1}, "10.0.0.5", "10.0.0.5")
+        self.assertEqual(attributes, {"weight": 1})
+
+    def test_other_address(self) -> None:
+        """
+        One that registers another address says where its users are counted (A-4).
+        """
+        attributes = registered_attributes({"weight": 1}, "10.0.0.5", "203.0.113.7")
+        found = read_server(attrs.evolve(NODE, attributes=attributes))
+        assert found is not None
+        self.assertEqual(found.address, "10.0.0.5:3000")
+        self.assertEqual(found.online_list, "mp:oul:203.0.113.7")
 
 
 class ClientHostTests(SynchronousTestCase):
