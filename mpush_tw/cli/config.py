@@ -105,6 +105,16 @@ def _summary(settings: Settings) -> Iterator[tuple[str, str]]:
         "metrics",
         _door(net.metrics_server_bind_ip, net.metrics_server_port, zero="off"),
     )
+    yield "alloc", _alloc(settings)
+
+
+def _alloc(settings: Settings) -> str:
+    net = settings.net
+    if not settings.alloc.enabled:
+        return "off"
+    return net.alloc_server_endpoint or _door(
+        net.alloc_server_bind_ip, net.alloc_server_port
+    )
 
 
 def _gateway(settings: Settings) -> str:

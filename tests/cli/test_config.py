@@ -47,9 +47,21 @@ class CheckTests(ConfigTestCase):
                 "gateway    tcp 127.0.0.1, port 3001",
                 "console    127.0.0.1, port 3002",
                 "metrics    127.0.0.1, port 3003",
+                "alloc      off",
             ],
         )
         self.assertEqual(result.exit_code, 0)
+
+    def test_alloc(self) -> None:
+        """A node that serves alloc says where."""
+        for written, shown in (
+            ("", "every address, port 9999"),
+            ("mp.net.alloc-server-bind-ip=10.0.0.9", "10.0.0.9, port 9999"),
+            ('mp.net.alloc-server-endpoint="tcp:81"', "tcp:81"),
+        ):
+            path = self.write(f"mp.alloc.enabled=true\n{written}")
+            lines = self.run_command("check", path).stdout.splitlines()
+            self.assertEqual(lines[-1], f"alloc      {shown}")
 
     def test_cluster(self) -> None:
         """A cluster is named as such, with its gateway in the local network."""

@@ -61,12 +61,16 @@ class ExampleTests(SynchronousTestCase):
     """
 
     def test_loads(self) -> None:
-        """The example is a standalone node with logs at info and local metrics."""
+        """The example is a standalone node with alloc and local metrics."""
         loaded = load_settings(EXAMPLE, (), {})
         self.assertEqual(loaded.notices, [])
         self.assertEqual(
             loaded.changed,
-            {"log-level": "info", "net": {"metrics-server-port": 3003}},
+            {
+                "log-level": "info",
+                "net": {"metrics-server-port": 3003},
+                "alloc": {"enabled": True, "push-enabled": True},
+            },
         )
         self.assertFalse(loaded.settings.cluster)
         self.assertEqual(loaded.settings.net.metrics_server_bind_ip, "127.0.0.1")
@@ -79,7 +83,35 @@ class ExampleTests(SynchronousTestCase):
         path = self.mktemp()
         Path(path).write_text(opened, encoding="utf-8")
         loaded = load_settings(path, (), {"MP_REDIS_PASSWORD": "secret"})
+        self.assertEqual(loaded.settings.alloc.push_token, "")
         self.assertTrue(loaded.settings.cluster)
         self.assertEqual(loaded.settings.redis.password, "secret")
         self.assertEqual(loaded.settings.net.ws_server_port, 3004)
         self.assertEqual(loaded.notices, [])
+
+
+class AllocTests(SynchronousTestCase):
+    """
+    C{etc/alloc.conf}, for C{twistd mpush-alloc}.
+    """
+
+    CONSENT = "mp.security.allow-sample-key=true"
+
+    def test_loads(self) -> None:
+        """It goes with a cluster on this machine, and pushes nothing."""
+        loaded = load_settings(str(ETC / "alloc.conf"), (self.CONSENT,), {})
+        self.assertEqual(loaded.notices, [])
+        self.assertTrue(loaded.settings.cluster)
+        self.assertFalse(loaded.settings.alloc.push_enabled)
+
+    def test_comments_can_be_used(self) -> None:
+        """Each key in a comment can be switched on by taking the mark away."""
+        text = hocon.read_file(str(ETC / "alloc.conf"))
+        opened = re.sub(r"(?m)^( +)# (?=[a-z.-]+ = )", r"\1", text)
+        path = self.mktemp()
+        Path(path).write_text(opened, encoding="utf-8")
+        loaded = load_settings(path, (self.CONSENT,), {"MP_PUSH_TOKEN": "t"})
+        self.assertEqual(loaded.notices, [])
+        self.assertTrue(loaded.settings.alloc.push_enabled)
+        self.assertEqual(loaded.settings.alloc.push_token, "t")
+        self.assertIn("certKey=", loaded.settings.net.alloc_server_endpoint)
