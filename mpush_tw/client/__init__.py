@@ -7,7 +7,7 @@ interruption, until told to C{stop}. What happens is told to an L{IClientListene
 
 The room stands beside the doors: it uses L{mpush_tw.protocol} and nothing of the
 server. Reading order: L{settings}, L{listener}, L{errors}, L{storage}, L{servers},
-L{backoff}, C{_requests}, C{_connection}, L{client}, L{blocking}.
+L{backoff}, L{http}, C{_requests}, C{_connection}, L{client}, L{blocking}.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from mpush_tw.client.errors import (
     TimedOut,
     TooManyPending,
 )
+from mpush_tw.client.http import HttpAnswer
 from mpush_tw.client.listener import (
     ClientListener,
     IClientListener,
@@ -53,6 +54,7 @@ __all__ = [
     "ClientState",
     "Disconnected",
     "FileSessionStorage",
+    "HttpAnswer",
     "IClientListener",
     "ISessionStorage",
     "JavaStyleListener",

@@ -45,6 +45,7 @@ from mpush_tw.protocol.messages import (
     FastConnectOk,
     Handshake,
     HandshakeOk,
+    HttpResponse,
     Kick,
     Ok,
 )
@@ -204,6 +205,13 @@ class Connection:
             kick = Kick.decode(self._open(flags, body, self._cipher))
             if self.ready:
                 self._owner.kick_received(self, kick)
+        elif command == Command.HTTP_PROXY:
+            # One that comes too late is not looked at.
+            if self._requests.expects(session_id, command):
+                answer = self._open(flags, body, self._cipher)
+                # Here, so that one that cannot be read ends the connection.
+                HttpResponse.decode(answer)
+                self._requests.settle(session_id, command, answer)
         elif command in _GREETINGS and self._requests.expects(session_id, command):
             # One that nobody waits for, an answer to a packet that was sent twice, is
             # not looked at. All other commands are ignored, too.
@@ -267,7 +275,7 @@ class Connection:
         self, command: int, plain: bytes, timeout: float, retries: int, flags: int = 0
     ) -> Deferred[bytes]:
         """
-        Send what is answered: BIND, UNBIND, PUSH with an ack model.
+        Send what is answered: BIND, UNBIND, HTTP_PROXY, PUSH with an ack model.
 
         @return: As L{Requests.add}, or failed already if it cannot be sent.
         """

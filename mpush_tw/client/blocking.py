@@ -13,13 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.python.failure import Failure
 
 from mpush_tw.client.client import Client
 from mpush_tw.client.errors import Disconnected
+from mpush_tw.client.http import NOTHING, Data, Headers, HttpAnswer, Params
 from mpush_tw.client.settings import AckModel, BindData, ClientSettings
 from mpush_tw.reactor_thread import ReactorStopped, ReactorThread
 
@@ -125,6 +126,26 @@ class BlockingClient:
         @return: The number the message went out under.
         """
         return self._wait(lambda: self._client.push(content, ack, timeout, retries))
+
+    def send_http(
+        self,
+        method: str,
+        url: str,
+        headers: Headers | None = None,
+        data: Data | None = None,
+        timeout: float | None = None,
+        *,
+        params: Params | None = None,
+        json: Any = NOTHING,
+    ) -> HttpAnswer:
+        """
+        See L{Client.send_http}.
+        """
+        return self._wait(
+            lambda: self._client.send_http(
+                method, url, headers, data, timeout, params=params, json=json
+            )
+        )
 
     def ack(self, message_id: int) -> bool:
         """

@@ -24,7 +24,7 @@ from __future__ import annotations
 import random as _random
 from collections.abc import Callable
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import (
     Deferred,
@@ -48,6 +48,16 @@ from mpush_tw.client.errors import (
     Disconnected,
     Refused,
     TooManyPending,
+)
+from mpush_tw.client.http import (
+    GRACE_SECONDS,
+    NOTHING,
+    Data,
+    Headers,
+    HttpAnswer,
+    Params,
+    http_answer,
+    http_request,
 )
 from mpush_tw.client.listener import IsolatedListener, as_listener
 from mpush_tw.client.servers import ServerAddress, Servers
@@ -419,6 +429,52 @@ class Client:
         answer = connection.request(Command.PUSH, body, timeout, retries, ack.value)
         session_id = self._session_id
         return answer.addCallback(lambda _: session_id)
+
+    def send_http(
+        self,
+        method: str,
+        url: str,
+        headers: Headers | None = None,
+        data: Data | None = None,
+        timeout: float | None = None,
+        *,
+        params: Params | None = None,
+        json: Any = NOTHING,
+    ) -> Deferred[HttpAnswer]:
+        """
+        Have the node ask a web server (clients 2.14); called as C{treq.request} is. The
+        node decides who may be asked.
+
+        @param method: GET, POST, PUT or DELETE.
+        @param headers: A value, or several, for each name.
+        @param data: The body. Text goes out as UTF-8; a mapping, or a sequence of
+            pairs, as a form.
+        @param timeout: Seconds that the node and the server may take, redirects
+            included; C{settings.http_timeout} if C{None}.
+        @param params: Added to the URL's query.
+        @param json: The body, as JSON.
+        @return: Fires with the answer, whatever its status. Fails with L{TimedOut} if
+            none comes although the node should have said 408 by then; with L{Refused},
+            L{Disconnected}, L{TooManyPending} or L{BadRequest}. Cancelled, it is not
+            waited for any more.
+        """
+        if timeout is None:
+            timeout = self.settings.http_timeout
+        try:
+            if not self.settings.enable_http_proxy:
+                raise BadRequest("enable_http_proxy is off")
+            if timeout <= 0:
+                raise BadRequest("timeout must be above 0")
+            request = http_request(method, url, headers, data, timeout, params, json)
+        except BadRequest:
+            return fail()
+        connection = self._connection
+        if connection is None:
+            return fail(Disconnected("not connected"))
+        answer = connection.request(
+            Command.HTTP_PROXY, request.encode(), timeout + GRACE_SECONDS, 0
+        )
+        return answer.addCallback(http_answer)
 
     def ack(self, message_id: int) -> bool:
         """

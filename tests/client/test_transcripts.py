@@ -13,10 +13,11 @@ import json
 from typing import Any
 
 from mpush_tw.client import Client, MemorySessionStorage
+from mpush_tw.client.http import METHODS
 from mpush_tw.protocol.body import seal_body
 from mpush_tw.protocol.commands import Command
 from mpush_tw.protocol.crypto import AesCipher, mix_session_key
-from mpush_tw.protocol.messages import Handshake
+from mpush_tw.protocol.messages import Handshake, HttpRequest
 from mpush_tw.protocol.packet import HEARTBEAT_BYTE, encode_packet
 from tests.client.support import VECTORS, ClientTestCase, FakePeer
 
@@ -30,10 +31,6 @@ EXCEPTIONS = {
     "HANDSHAKE": (
         "iv and clientKey are drawn anew, and RSA never gives the same bytes twice: "
         "compared after decryption, with the new iv and key in their places"
-    ),
-    "HTTP_PROXY": (
-        "not among the SDK's commands: left out together with its answer, so that the "
-        "numbers of the requests behind it are lower"
     ),
 }
 
@@ -49,9 +46,6 @@ class Replay:
         self.test = test
         self.messages = messages
         self.client = test.client
-        # How many requests were left out: what is to be taken off later numbers.
-        self.skipped = 0
-        self.asked: set[int] = set()
         self.seen = 0
         self.answer_cipher: AesCipher | None = None
         self.pushes = 0
@@ -65,9 +59,7 @@ class Replay:
         Go through the conversation from its beginning to its end.
         """
         for message in self.messages:
-            if message.get("command") == "HTTP_PROXY":
-                self.skipped += message["direction"] == "c2s"
-            elif message["direction"] == "s2c":
+            if message["direction"] == "s2c":
                 self.say(message)
             elif message["hex"]:
                 self.expect(message)
@@ -76,16 +68,6 @@ class Replay:
                 self.test.network.settle()
                 self.test.assertTrue(self.peer.client_closed)
         self.test.assertEqual(self.seen, len(self.peer.raw))
-
-    def number(self, message: Message) -> int:
-        """
-        The recorded number, less the requests that were left out; the server's own
-        numbers are its own.
-        """
-        recorded: int = message["sessionId"]
-        if message["direction"] == "c2s" and message["command"] != "ACK":
-            self.asked.add(recorded)
-        return recorded - self.skipped if recorded in self.asked else recorded
 
     def expect(self, message: Message) -> None:
         """
@@ -125,6 +107,16 @@ class Replay:
             self.test.network.pass_time(9)
         elif command == "PUSH":
             self.test.answer = self.client.push(message["fields"]["content"])
+        elif command == "HTTP_PROXY":
+            asked = HttpRequest.decode(bytes.fromhex(message["plain"]))
+            assert asked.headers is not None and asked.uri is not None
+            self.test.answer = self.client.send_http(
+                METHODS[asked.method],
+                asked.uri,
+                asked.headers,
+                asked.body,
+                int(asked.headers["readTimeout"]) / 1000,
+            )
         elif command == "UNBIND":
             self.test.answer = self.client.unbind_user()
         elif command == "ACK":
@@ -146,7 +138,7 @@ class Replay:
             plain = bytes.fromhex(message["hex"])[13:]
         sealed, body = seal_body(plain, cipher)
         flags = message["flags"] & ~1 | sealed
-        return encode_packet(message["cmd"], self.number(message), flags, body)
+        return encode_packet(message["cmd"], message["sessionId"], flags, body)
 
     def say(self, message: Message) -> None:
         """
@@ -180,6 +172,13 @@ class Replay:
             self.test.successResultOf(self.test.answer)
         elif command == "ACK":
             self.test.successResultOf(self.test.answer)
+        elif command == "HTTP_PROXY":
+            answer = self.test.successResultOf(self.test.answer)
+            self.test.assertEqual(answer.status, fields["statusCode"])
+            self.test.assertEqual(answer.reason, fields["reasonPhrase"])
+            self.test.assertEqual(answer.text(), fields["body"])
+            lines = [f"{name}:{value}\n" for name, value in answer.headers.items()]
+            self.test.assertEqual("".join(lines), fields["headers"])
         elif command == "KICK":
             self.test.assertEqual(last, ("kick", fields["deviceId"], fields["userId"]))
         elif command == "PUSH":
@@ -236,7 +235,7 @@ class TranscriptTests(ClientTestCase):
 
     def test_session(self) -> None:
         """
-        Handshake, bind, heartbeat, push up with its ack, unbind.
+        Handshake, bind, heartbeat, HTTP, push up with its ack, unbind.
         """
         self.play("java-client-session")
 
