@@ -289,6 +289,7 @@ class OutageTests(UpstreamTestCase):
         self.redis.kill()
         self.push(device, 1, b"lost")
         await self.until(lambda: self.ends().get("given-up"))
+        self.patch_handler_seconds(10)
         self.redis.start()
         self.push(device, 2, b"sent again")
         self.assertEqual(await deferToThread(self.acknowledged, device), 2)
