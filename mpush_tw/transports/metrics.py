@@ -6,9 +6,8 @@ their names and labels, once for each scrape. Every node has a registry of its o
 several can live in one process; what belongs to the process as a whole (memory, garbage
 collection, threads, load) is shown by each.
 
-Of operations 7.5 these are absent, because nothing counts them in this version: the
-HTTP proxy, Redis, ZooKeeper, the profiler, the WebSocket door, and
-C{mpush_python_threads_started_total}.
+Of operations 7.5 these are absent, because nothing counts them in this version: Redis,
+ZooKeeper, the profiler, and C{mpush_python_threads_started_total}.
 """
 
 from __future__ import annotations
@@ -49,12 +48,13 @@ from mpush_tw import __version__
 from mpush_tw.core.events import Events
 from mpush_tw.core.extension_metrics import ExtensionMetrics
 from mpush_tw.core.flow import GlobalFlow
+from mpush_tw.core.handlers.http_proxy import HttpProxyHandler
 from mpush_tw.core.log import NodeLog
 from mpush_tw.core.metrics import DoorMetrics, Histogram, NodeMetrics
 from mpush_tw.core.push.centre import PushCentre
 from mpush_tw.core.registry import Connections
 from mpush_tw.core.routing.local import LocalRoutes
-from mpush_tw.interfaces import IExecutor, PoolStatistics
+from mpush_tw.interfaces import IExecutor, IHttpFetcher, PoolStatistics
 from mpush_tw.protocol.commands import command_name
 from mpush_tw.transports.write_through import ListeningService
 
@@ -101,6 +101,24 @@ _CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 _MAX_BODY = 8192
 
 
+class MetricsProxy(Protocol):
+    """
+    What this door needs of an HTTP proxy.
+    """
+
+    @property
+    def handler(self) -> HttpProxyHandler:
+        """
+        What takes the requests.
+        """
+
+    @property
+    def fetcher(self) -> IHttpFetcher:
+        """
+        What asks web servers.
+        """
+
+
 class MetricsNode(Protocol):
     """
     What this door needs of a node; L{mpush_tw.service.Node} has it.
@@ -118,6 +136,12 @@ class MetricsNode(Protocol):
     extension_metrics: ExtensionMetrics
     clock: Any
     log: NodeLog
+
+    @property
+    def web_proxy(self) -> MetricsProxy | None:
+        """
+        The HTTP proxy; C{None} when it is switched off.
+        """
 
     @property
     def executor(self) -> IExecutor:
@@ -219,8 +243,8 @@ class NodeCollector(Collector):
     A label value appears when it has been counted for the first time. Beside the table:
     C{mpush_connections_unsecured}, C{mpush_connections_refused_total},
     C{mpush_accept_pauses_total}, C{mpush_sample_key}, C{mpush_clear_bodies_total},
-    C{mpush_late_acks_total} and C{mpush_upstream_total}. What plug-ins count begins
-    with C{mpush_ext_}.
+    C{mpush_late_acks_total}, C{mpush_upstream_total}, C{mpush_http_proxy_under_way} and
+    C{mpush_http_proxy_held_bytes}. What plug-ins count begins with C{mpush_ext_}.
     """
 
     def __init__(
@@ -262,6 +286,7 @@ class NodeCollector(Collector):
         yield from self._packets()
         yield from self._sessions()
         yield from self._pushes()
+        yield from self._http()
         yield from self._events()
         yield from self._pools()
         yield from self._extensions()
@@ -488,6 +513,39 @@ class NodeCollector(Collector):
                 ("scope",),
                 [(("global",), self._samples.pushes_per_second)],
             )
+
+    def _http(self) -> Iterator[Metric]:
+        metrics, proxy = self._node.metrics, self._node.web_proxy
+        yield _counter(
+            "mpush_http_proxy_requests",
+            "HTTP requests of devices that have ended, by what they got.",
+            ("result",),
+            _by_word(metrics.http_requests),
+        )
+        seconds = metrics.http_seconds
+        duration = HistogramMetricFamily(
+            "mpush_http_proxy_duration_seconds",
+            "Time from an HTTP request of a device to its answer.",
+        )
+        duration.add_metric((), _cumulated(seconds), seconds.total)
+        yield duration
+        idle = proxy.fetcher.idle_connections() if proxy else {}
+        yield _gauge(
+            "mpush_http_proxy_idle_connections",
+            "Connections to web servers that are kept for later.",
+            ("host",),
+            [((host,), count) for host, count in idle.items()],
+        )
+        yield _plain_gauge(
+            "mpush_http_proxy_under_way",
+            "HTTP requests of devices that have no answer yet.",
+            proxy.handler.under_way if proxy else 0,
+        )
+        yield _plain_gauge(
+            "mpush_http_proxy_held_bytes",
+            "Answers to HTTP requests that devices are slow to read.",
+            proxy.handler.held if proxy else 0,
+        )
 
     def _events(self) -> Iterator[Metric]:
         events = self._node.events

@@ -28,6 +28,7 @@ from mpush_tw.core.push.request import Outcome, PushRequest
 from mpush_tw.interfaces import ServerStarted
 from mpush_tw.protocol.commands import Command
 from mpush_tw.protocol.gateway import TimePoints
+from mpush_tw.protocol.messages import HttpRequest
 from mpush_tw.service import Node
 from mpush_tw.transports.metrics import (
     IDLE_SECONDS,
@@ -65,6 +66,11 @@ NAMES = {
     "mpush_handshakes": "counter",
     "mpush_heartbeat_timeouts": "counter",
     "mpush_heartbeats": "counter",
+    "mpush_http_proxy_duration_seconds": "histogram",
+    "mpush_http_proxy_held_bytes": "gauge",
+    "mpush_http_proxy_idle_connections": "gauge",
+    "mpush_http_proxy_requests": "counter",
+    "mpush_http_proxy_under_way": "gauge",
     "mpush_kicks": "counter",
     "mpush_late_acks": "counter",
     "mpush_load_average": "gauge",
@@ -614,6 +620,55 @@ class PushTests(MetricsTestCase):
         self.assertEqual(self.value("mpush_flow_control_qps", scope="global"), 30)
         self.clock.advance(1)
         self.assertEqual(self.value("mpush_flow_control_qps", scope="global"), 0)
+
+
+class HttpTests(MetricsTestCase):
+    """
+    The HTTP proxy.
+    """
+
+    settings = (
+        "mp.http.proxy-enabled=true",
+        'mp.http.dns-mapping={"a.test": ["127.0.0.1:1"]}',
+    )
+
+    def ask(self, uri: str) -> Device:
+        """
+        Have a device ask.
+        """
+        device = Device(None, 0.0)
+        device.device_id = "d1"
+        device.decode = lambda kind, flags, body: body  # type: ignore[method-assign]
+        device.answer = lambda session_id, message: True  # type: ignore[method-assign]
+        self.node.dispatcher.dispatch(
+            device, Command.HTTP_PROXY, 1, 0, HttpRequest(0, uri)
+        )
+        return device
+
+    def test_results(self) -> None:
+        """Requests are counted by what the device got."""
+        for uri in ("", "http://127.0.0.1/", "/relative"):
+            self.ask(uri)
+        self.assertEqual(
+            sorted(self.samples("mpush_http_proxy_requests"), key=str),
+            [
+                ({"result": "bad-request"}, 1.0),
+                ({"result": "error"}, 1.0),
+                ({"result": "refused"}, 1.0),
+            ],
+        )
+        duration = self.scrape()["mpush_http_proxy_duration_seconds"]
+        counts = [one.value for one in duration.samples if one.name.endswith("_count")]
+        self.assertEqual(counts, [3])
+
+    def test_under_way(self) -> None:
+        """Those that have no answer yet are shown until they have one."""
+        device = self.ask("http://a.test/")
+        self.assertEqual(self.value("mpush_http_proxy_under_way"), 1)
+        proxy = self.node.web_proxy
+        assert proxy is not None
+        proxy.handler.connection_lost(device)
+        self.assertEqual(self.value("mpush_http_proxy_under_way"), 0)
 
 
 class RuntimeTests(MetricsTestCase):
