@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import socket
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -330,18 +331,59 @@ class ClusterTestCase(TestCase):
         answer = self.ask("PUBSUB", "NUMSUB", f"/mpush/kick/{node.gateway}")
         return int(answer.splitlines()[1])
 
+    def console(self, node: NodeProcess, command: str) -> str:
+        """
+        Ask a node's console; blocks for a moment.
+        """
+        with socket.create_connection(("127.0.0.1", node.admin_port), 5) as connection:
+            connection.sendall(command.encode() + b"\nquit\n")
+            said = b""
+            while data := connection.recv(4096):
+                said += data
+        _, _, answers = said.decode().partition("now.\r\n\r\n")
+        return answers.split("\r\n\r\n")[0]
+
     def counts_are_right(self, homes: Mapping[NodeProcess, Sequence[str]]) -> bool:
         """
-        Whether the store says of each node exactly who is there.
+        Whether the store says of each node exactly who is there, and the node has its
+        way to the store to see the same.
 
         @param homes: For each node the users that are bound there, of all users.
         """
         return all(
             self.listed(node) == set(users)
             and int(self.ask("ZCARD", f"mp:oul:{node.host}")) == len(set(users))
+            and self.console(node, "count online") == str(len(set(users)))
             and self.listeners(node) == 1
             and self.online_at(node, users)
             for node, users in homes.items()
+        )
+
+    async def counts_become_right(
+        self,
+        homes: Mapping[NodeProcess, Sequence[str]],
+        what: str,
+        limit: float = 20.0,
+    ) -> None:
+        """
+        Wait until L{counts_are_right}.
+
+        @raise AssertionError: When it takes longer, with what is wrong.
+        """
+        try:
+            await until(lambda: self.counts_are_right(homes), what, limit)
+        except AssertionError as error:
+            wrong = [self._what_is_wrong(*home) for home in homes.items()]
+            raise AssertionError("\n".join([str(error), *wrong])) from None
+
+    def _what_is_wrong(self, node: NodeProcess, users: Sequence[str]) -> str:
+        listed = self.listed(node)
+        astray = [user for user in users if not self.online_at(node, [user])]
+        return (
+            f"{node.gateway}: {self.listeners(node)} subscribers, strangers listed "
+            f"{sorted(listed - set(users))}, missing {sorted(set(users) - listed)}, "
+            f"routes astray {[self.route(user) for user in astray]}\n"
+            f"{node.log()[-3000:]}"
         )
 
     async def pushes_succeed(

@@ -107,11 +107,8 @@ class KilledNodeTests(NodeTestCase):
         await until(self.all_registered, "it to be registered")
         await self.pushes_succeed(self.pushes, self.theirs)
         self.measured("a killed node's users reached again", seconds() - start)
-        await until(
-            lambda: self.counts_are_right(
-                {self.first: self.theirs, self.second: self.others}
-            ),
-            "the counts",
+        await self.counts_become_right(
+            {self.first: self.theirs, self.second: self.others}, "the counts"
         )
         await self.neighbours_are_well()
 
@@ -181,11 +178,8 @@ class PartitionedNodeTests(NodeTestCase):
         await self.pushes_succeed(self.pushes, self.theirs)
         self.measured("a cut-off node's users reached again", seconds() - start)
         self.assertEqual(self.devices.drops, 0)
-        await until(
-            lambda: self.counts_are_right(
-                {self.first: self.theirs, self.second: self.others}
-            ),
-            "the counts",
+        await self.counts_become_right(
+            {self.first: self.theirs, self.second: self.others}, "the counts"
         )
         # What was sent to it while it stood still may arrive late; it was reported as
         # failed or timed out, never as offline or delivered.

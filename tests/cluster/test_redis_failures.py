@@ -59,7 +59,7 @@ class RedisTestCase(ClusterTestCase):
         Wait until store and subscriptions are as they should be, state how long that
         took, and see that everybody is reached.
         """
-        await until(lambda: self.counts_are_right(self.homes), what)
+        await self.counts_become_right(self.homes, what)
         self.measured(what, seconds() - since)
         everybody = [user for users in self.homes.values() for user in users]
         await self.pushes_succeed(self.pushes, everybody)

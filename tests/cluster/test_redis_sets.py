@@ -108,7 +108,7 @@ class SetTestCase(ClusterTestCase):
         """
         Wait until the store is as it should be, and see that everybody is reached.
         """
-        await until(lambda: self.counts_are_right(self.homes), what, 30.0)
+        await self.counts_become_right(self.homes, what, 30.0)
         self.measured(what, seconds() - since)
         await self.pushes_succeed(self.pushes, self.users)
         self.assertEqual((self.devices.drops, self.devices.refused), (0, 0))
