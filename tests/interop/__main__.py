@@ -32,6 +32,7 @@ from tests.interop import network
 
 MODULES = (
     "test_registration",
+    "test_alloc",
     "test_push",
     "test_kick",
     "test_sessions",

@@ -584,12 +584,15 @@ class JavaDevice(Driver):
         os_name: str = "android",
         storage: Path | None = None,
         heartbeat_ms: int = 240_000,
+        alloc: str | None = None,
     ) -> None:
         """
         @param server: Host and port of the connection server.
         @param user: Bound after each handshake.
         @param storage: Directory of the reusable session; none without it.
         @param heartbeat_ms: The heartbeat it asks for.
+        @param alloc: The URL where it asks for a server; it does not use C{server}
+            then.
         """
         super().__init__(name, drivers)
         self._settings = {
@@ -606,6 +609,8 @@ class JavaDevice(Driver):
             self._settings["user"] = user
         if storage is not None:
             self._settings["storage"] = str(storage)
+        if alloc is not None:
+            self._settings["alloc"] = alloc
 
     def _classpath(self) -> str:
         return self._drivers.device

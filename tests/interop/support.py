@@ -326,7 +326,11 @@ class OurDevice(ClientListener):
         os_name: str = "android",
         storage: ISessionStorage | None = None,
         tags: str | None = None,
+        alloc: str | None = None,
     ) -> None:
+        """
+        @param alloc: The URL where it asks for a server, instead of C{server}.
+        """
         self.name = name
         self.user = user
         self.tags = tags
@@ -337,8 +341,9 @@ class OurDevice(ClientListener):
         self._client = Client(
             ClientSettings(
                 device_id=name,
-                server_host=server[0],
+                server_host=None if alloc else server[0],
                 server_port=server[1],
+                alloc_server=alloc,
                 public_key=SAMPLE["rsaPublicKeyBase64"],
                 os_name=os_name,
                 session_storage=storage,
@@ -347,6 +352,13 @@ class OurDevice(ClientListener):
             self,
             reactor=reactor,
         )
+
+    @property
+    def server(self) -> tuple[str, int] | None:
+        """
+        Where it is connected.
+        """
+        return self._client.server
 
     async def connect(self) -> None:
         """

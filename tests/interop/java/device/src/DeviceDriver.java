@@ -32,6 +32,7 @@ public final class DeviceDriver implements ClientListener {
 
     private void run() throws Exception {
         ClientConfig config = ClientConfig.build()
+                .setAllotServer(System.getProperty("device.alloc"))
                 .setServerHost(System.getProperty("device.host"))
                 .setServerPort(Integer.getInteger("device.port"))
                 .setPublicKey(System.getProperty("device.key"))
