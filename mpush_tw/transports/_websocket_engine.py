@@ -19,9 +19,10 @@ from autobahn.websocket.compress import (
 
 from twisted.internet.interfaces import IReactorTime
 
-_MAX_FRAGMENTS = 1024
+_MIN_FRAGMENT = 64
 """
-Frames of one message: empty ones, which no limit of bytes stops, would pile up.
+A message may have as many fragments as its longest form has of this length: empty ones,
+which no limit of bytes stops, would pile up.
 """
 
 _MAX_WINDOW_BITS = 15
@@ -54,31 +55,36 @@ class FrameUser(Protocol):
         """
 
 
-def engine_factory(clock: IReactorTime, max_message: int) -> WebSocketServerFactory:
+class EngineFactory(WebSocketServerFactory):
     """
-    Make what all engines of a door share.
+    What all engines of a door share.
 
-    @param max_message: Longest message, in bytes after inflating; also the longest
-        frame.
+    @ivar max_fragments: Most frames of a message.
     """
-    factory = WebSocketServerFactory(  # type: ignore[no-untyped-call]
-        reactor=clock, server="mpush_tw"
-    )
-    factory.setProtocolOptions(  # type: ignore[no-untyped-call]
-        versions=[13],
-        webStatus=False,
-        # Whole messages are checked when they are decoded, which is faster.
-        utf8validateIncoming=False,
-        maxFramePayloadSize=max_message,
-        maxMessagePayloadSize=max_message,
-        failByDrop=False,
-        echoCloseCodeReason=True,
-        openHandshakeTimeout=0,
-        closeHandshakeTimeout=0,
-        tcpNoDelay=True,
-        allowNullOrigin=True,
-    )
-    return factory
+
+    def __init__(self, clock: IReactorTime, max_message: int) -> None:
+        """
+        @param max_message: Longest message, in bytes after inflating; also the longest
+            frame.
+        """
+        super().__init__(  # type: ignore[no-untyped-call]
+            reactor=clock, server="mpush_tw"
+        )
+        self.max_fragments = max_message // _MIN_FRAGMENT + 1
+        self.setProtocolOptions(  # type: ignore[no-untyped-call]
+            versions=[13],
+            webStatus=False,
+            # Whole messages are checked when they are decoded, which is faster.
+            utf8validateIncoming=False,
+            maxFramePayloadSize=max_message,
+            maxMessagePayloadSize=max_message,
+            failByDrop=False,
+            echoCloseCodeReason=True,
+            openHandshakeTimeout=0,
+            closeHandshakeTimeout=0,
+            tcpNoDelay=True,
+            allowNullOrigin=True,
+        )
 
 
 class WebSocketEngine(WebSocketServerProtocol):
@@ -90,9 +96,10 @@ class WebSocketEngine(WebSocketServerProtocol):
 
     log = txaio.make_logger(level="none")  # type: ignore[attr-defined]
 
-    def __init__(self, factory: WebSocketServerFactory, user: FrameUser) -> None:
+    def __init__(self, factory: EngineFactory, user: FrameUser) -> None:
         super().__init__()
         self.factory = factory
+        self._max_fragments = factory.max_fragments
         self.window_bits = 0
         self._user = user
         self._fragments = 0
@@ -162,7 +169,7 @@ class WebSocketEngine(WebSocketServerProtocol):
     def onMessageFrameBegin(self, length: int) -> None:
         self._fragments += 1
         super().onMessageFrameBegin(length)
-        if self._fragments > _MAX_FRAGMENTS and not self.failedByMe:
+        if self._fragments > self._max_fragments and not self.failedByMe:
             self.failedByMe = True
             self.sendCloseFrame(
                 self.CLOSE_STATUS_CODE_MESSAGE_TOO_BIG, b"too many fragments"

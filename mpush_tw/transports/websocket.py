@@ -48,7 +48,7 @@ from mpush_tw.protocol.messages import (
 )
 from mpush_tw.protocol.prepared import PreparedPush, push_payload
 from mpush_tw.protocol.web_frames import message_frame
-from mpush_tw.transports._websocket_engine import WebSocketEngine, engine_factory
+from mpush_tw.transports._websocket_engine import EngineFactory, WebSocketEngine
 from mpush_tw.transports._websocket_http import Front, WebChannel, refusal
 
 __all__ = ["Front", "WebSocketConnection", "WebSocketDoor", "WebSocketFactory"]
@@ -123,10 +123,10 @@ class WebSocketDoor:
     compress_threshold: int
     max_missed: int
     json: IJsonCodec
-    engines: Any = attrs.field(init=False)
+    engines: EngineFactory = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.engines = engine_factory(self.clock, self.max_message)
+        self.engines = EngineFactory(self.clock, self.max_message)
 
 
 @implementer(IProtocol, IPushProducer)

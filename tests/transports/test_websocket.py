@@ -731,7 +731,9 @@ class PacketsInTests(OpenTestCase):
         Nor are messages of any number of empty fragments.
         """
         self.page.dataReceived(client_frame(TEXT, b"{", fin=False))
-        self.page.dataReceived(client_frame(CONTINUATION, fin=False) * 1023)
+        self.page.dataReceived(
+            client_frame(CONTINUATION, fin=False) * (self.max_message // 64)
+        )
         self.assertEqual(self.frames(), [])
         self.page.dataReceived(client_frame(CONTINUATION, fin=False))
         self.assertEqual(self.frames()[0].close_code, 1009)
