@@ -44,7 +44,12 @@ from mpush_tw.errors import ConfigError, MPushError, Unavailable
 from mpush_tw.extensions import Chosen, Extensions
 from mpush_tw.interfaces import ICache, IPushListener, IServiceDiscovery
 from mpush_tw.protocol.gateway import TimePoints
-from mpush_tw.transports.alloc import AllocRoot, alloc_site, sender_page
+from mpush_tw.transports.alloc import (
+    AllocRoot,
+    alloc_site,
+    browser_files,
+    sender_page,
+)
 
 if TYPE_CHECKING:
     from mpush_tw.extension_context import PushDoor
@@ -115,6 +120,7 @@ class AllocDoor:
             push_token=alloc.push_token,
             allow_origin=alloc.allow_origin,
             pages={_PAGE: sender_page()} if pushes else None,
+            files=browser_files(),
         )
         self._site = alloc_site(self.root, reactor)
         _check_protocol(settings)

@@ -14,6 +14,7 @@ and, by the exact path, what the original does not have::
     /health         200, or 503 with a reason
     /metrics        for Prometheus
     /favicon.ico    404
+    /NAME           a file of mpush_tw/web, such as a script for pages
 
 All answers come from memory.
 """
@@ -27,6 +28,7 @@ import ipaddress
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from importlib import resources
 
 import attrs
@@ -37,14 +39,23 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from twisted.internet.interfaces import IReactorTime
+from twisted.web.http import CACHED
 from twisted.web.resource import Resource
 
 from mpush_tw.core.alloc import Allocation, BadOrder, Listed, PushOrders
 from mpush_tw.core.log import NodeLog
 from mpush_tw.errors import Unavailable
 from mpush_tw.transports.http_site import BoundedRequest, BoundedSite
+from mpush_tw.transports.web_pages import INDEX, load_pages
 
-__all__ = ["AllocCollector", "AllocRoot", "Page", "alloc_site", "sender_page"]
+__all__ = [
+    "AllocCollector",
+    "AllocRoot",
+    "Page",
+    "alloc_site",
+    "browser_files",
+    "sender_page",
+]
 
 MAX_ORDER = 64 * 1024
 """
@@ -118,6 +129,7 @@ class AllocRoot(Resource):
         push_token: str = "",
         allow_origin: str = "",
         pages: Mapping[str, Page] | None = None,
+        files: Mapping[bytes, Page] | None = None,
     ) -> None:
         """
         @param orders: Takes test pushes; C{None} for none.
@@ -125,6 +137,7 @@ class AllocRoot(Resource):
             taken from this machine, if nobody has passed them on (DESIGN 5c).
         @param allow_origin: Of web pages that may read the lists; empty for none.
         @param pages: Documents by the beginning of their path.
+        @param files: Documents by their exact path, for pages of other sites too.
         """
         super().__init__()  # type: ignore[no-untyped-call]
         self._allocation = allocation
@@ -147,6 +160,8 @@ class AllocRoot(Resource):
             b"/metrics": self._show_metrics,
             b"/favicon.ico": lambda _: _Answer("/favicon.ico", 404, _NOT_FOUND),
         }
+        for name, file in (files or {}).items():
+            self._exact[name] = partial(self._file, name.decode(), file)
 
     def render(self, request: BoundedRequest) -> bytes:
         """
@@ -180,6 +195,13 @@ class AllocRoot(Resource):
         if path.startswith(b"/index.html"):
             return _Answer("/index.html", 404, _NOT_FOUND)
         return self._list(request)
+
+    def _file(self, label: str, file: Page, request: BoundedRequest) -> _Answer:
+        headers = {**file.headers, **self._list_headers}
+        tag = file.headers.get(b"etag")
+        if tag is not None and request.setETag(tag) is CACHED:  # type: ignore[no-untyped-call]
+            return _Answer(label, 304, b"", file.content_type, headers)
+        return _Answer(label, 200, file.body, file.content_type, headers)
 
     # ------------------------------------------------------------- the lists
 
@@ -354,6 +376,21 @@ def sender_page() -> Page:
         b"referrer-policy": b"no-referrer",
     }
     return Page(b"text/html; charset=utf-8", body, headers)
+
+
+def browser_files() -> dict[bytes, Page]:
+    """
+    Give what this package has for browsers, but the page of the WebSocket port.
+    """
+    return {
+        name: Page(
+            file.content_type.encode(),
+            file.content,
+            {b"etag": file.etag.encode(), b"cache-control": b"no-cache"},
+        )
+        for name, file in load_pages().items()
+        if name != f"/{INDEX}".encode()
+    }
 
 
 def _hash_of(page: bytes, element: bytes) -> str:

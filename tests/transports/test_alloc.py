@@ -27,7 +27,9 @@ from mpush_tw.interfaces import ServiceNode
 from mpush_tw.transports.alloc import (
     MAX_ORDER,
     AllocRoot,
+    Page,
     alloc_site,
+    browser_files,
     sender_page,
 )
 from tests.core.alloc.fakes import AllocTestCase, page_server, server
@@ -622,6 +624,50 @@ class PageTests(DoorTestCase):
         self.assertEqual(len(re.findall(r"'sha256-[A-Za-z0-9+/]{43}='", policy)), 2)
         page = self.ask("/index.html").body.decode()
         self.assertEqual(re.findall(r"\son\w+=|\sstyle=|(?:src|href)=", page), [])
+
+
+class FileTests(DoorTestCase):
+    """
+    Scripts for pages.
+    """
+
+    SCRIPT = Page(b"text/javascript", b"export {};", {b"etag": b'"1"'})
+    options = {"files": {b"/mpush.js": SCRIPT}, "allow_origin": "*"}
+
+    def test_script(self) -> None:
+        """
+        A script is served under its name, and may be used by pages of the origin that
+        is set.
+        """
+        answer = self.ask("/mpush.js")
+        self.assertEqual((answer.code, answer.body), (200, b"export {};"))
+        self.assertEqual(answer.headers["content-type"], "text/javascript")
+        self.assertEqual(answer.headers["access-control-allow-origin"], "*")
+
+    def test_known(self) -> None:
+        """
+        Who has it already is told so.
+        """
+        answer = self.ask("/mpush.js", headers={"If-None-Match": '"1"'})
+        self.assertEqual((answer.code, answer.body), (304, b""))
+        self.assertEqual(self.ask("/mpush.js", "HEAD").code, 200)
+
+    def test_other_names(self) -> None:
+        """
+        Other names get the list.
+        """
+        self.start()
+        self.assertIn(b"10.0.0.2:3000", self.ask("/mpush.js/x").body)
+
+    def test_of_this_package(self) -> None:
+        """
+        What this package has for browsers is served, but not the page of the WebSocket
+        port.
+        """
+        files = browser_files()
+        self.assertNotIn(b"/index.html", files)
+        for name, file in files.items():
+            self.assertIn(b"etag", file.headers, name)
 
 
 class SwitchedOffTests(DoorTestCase):
