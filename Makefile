@@ -16,7 +16,7 @@ ZOOKEEPER_JARS := /usr/share/java/zookeeper.jar:/usr/share/java/slf4j-simple.jar
 help:
 	@echo "make run     start a push server with $(CONFIG)"
 	@echo "make test    run linter, type checker and the whole test suite"
-	@echo "make interop run our programs with the published Java original (two minutes)"
+	@echo "make interop run our programs with the published Java original (four minutes)"
 	@echo "make up      start a Redis and a ZooKeeper on this machine, for development"
 	@echo "make node-a  start the first of two nodes that use them; make node-b the second"
 	@echo "make down    stop that Redis and ZooKeeper"
