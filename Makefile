@@ -11,12 +11,14 @@ CONFIG ?= etc/mpush.conf
 RUNNING := .run
 ZOOKEEPER_JARS := /usr/share/java/zookeeper.jar:/usr/share/java/slf4j-simple.jar
 
-.PHONY: campaign run test lint check-types unit interop clean mpload bench help up down node-a node-b
+.PHONY: campaign run test lint check-types unit interop proxy-campaign clean mpload bench help up down node-a node-b
 
 help:
 	@echo "make run     start a push server with $(CONFIG)"
 	@echo "make test    run linter, type checker and the whole test suite"
 	@echo "make interop run our programs with the published Java original (four minutes)"
+	@echo "make proxy-campaign"
+	@echo "             ask 10,000 times through the HTTP proxy, in every way (a minute)"
 	@echo "make up      start a Redis and a ZooKeeper on this machine, for development"
 	@echo "make node-a  start the first of two nodes that use them; make node-b the second"
 	@echo "make down    stop that Redis and ZooKeeper"
@@ -72,6 +74,9 @@ unit: $(VENV)/.installed-test
 
 interop: $(VENV)/.installed-test
 	PYTHONPATH=. $(BIN)/python -m tests.interop
+
+proxy-campaign: $(VENV)/.installed-test
+	PYTHONPATH=. $(BIN)/python -m tests.web
 
 $(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
