@@ -319,7 +319,8 @@ class Extensions:
         self.broken = tuple(broken)
         self.chosen: list[Chosen] = []
         self.notices: list[str] = [
-            f"the plug-in module {module} cannot be imported and is left out"
+            f"the plug-in module {module.name} cannot be imported and is left out "
+            f"({module.error})"
             for module in self.broken
         ]
         known = {point.interface for point in POINTS}
