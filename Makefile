@@ -5,7 +5,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := mpush_tw tests twisted
+SOURCES := mpush_tw tests twisted examples
 CONFIG ?= etc/mpush.conf
 
 RUNNING := .run
@@ -68,6 +68,8 @@ lint: $(VENV)/.installed-test
 
 check-types: $(VENV)/.installed-test
 	$(BIN)/mypy -p mpush_tw
+	@for project in examples/plugins/*; do \
+	  MYPYPATH=.:$$project $(BIN)/mypy -p $$(basename $$project/mpush_*) || exit 1; done
 
 unit: $(VENV)/.installed-test
 	PYTHONPATH=. $(BIN)/python -m twisted.trial --temp-directory=_trial_temp tests
