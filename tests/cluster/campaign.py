@@ -35,13 +35,17 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=2000)
     parser.add_argument("--rate", type=float, default=500.0)
     parser.add_argument("--runs", type=int, default=3, help="drills of each kind")
-    parser.add_argument("--only", choices=("failures", "drills", "broadcasts"))
+    parser.add_argument("--rounds", type=int, default=20, help="of chaos")
+    parser.add_argument("--seed", type=int, default=1, help="of chaos")
+    parser.add_argument("--only", choices=("failures", "drills", "chaos", "broadcasts"))
     options = parser.parse_args()
     statuses = []
     if options.only in (None, "failures"):
         statuses.append(failures())
     if options.only in (None, "drills"):
         statuses += drills(options.clients, options.rate, options.runs)
+    if options.only in (None, "chaos"):
+        statuses.append(chaos(options.rounds, options.seed))
     if options.only in (None, "broadcasts"):
         statuses.append(_run("-m", "tests.cluster.broadcasts"))
     return int(any(statuses))
@@ -73,6 +77,23 @@ def failures() -> int:
     console.print(grid)
     console.print(table)
     return status
+
+
+def chaos(rounds: int, seed: int) -> int:
+    """
+    Have one thing fail after the other, two at a time.
+
+    @return: The exit status of trial.
+    """
+    with tempfile.TemporaryDirectory() as directory:
+        return _run(
+            "-m",
+            "twisted.trial",
+            f"--temp-directory={directory}/trial",
+            "tests.cluster.chaos",
+            MPUSH_CHAOS_ROUNDS=str(rounds),
+            MPUSH_CHAOS_SEED=str(seed),
+        )
 
 
 def drills(clients: int, rate: float, runs: int) -> list[int]:
