@@ -298,7 +298,9 @@ class AllocRoot(Resource):
         )
         if forwarded or not _is_loopback(_peer(request)):
             return _refusal(
-                403, "without mp.alloc.push-token only this machine may push"
+                403,
+                "without mp.alloc.push-token only this machine may push, and not "
+                "through a proxy",
             )
         origin = request.getHeader(b"origin")
         if origin is not None and not _is_own_page(origin, request):
