@@ -12,10 +12,12 @@ from typing import Any, Protocol
 
 import txaio
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
+from autobahn.util import wildcards2patterns
 from autobahn.websocket.compress import (
     PerMessageDeflateOffer,
     PerMessageDeflateOfferAccept,
 )
+from autobahn.websocket.protocol import TrafficStats
 
 from twisted.internet.interfaces import IReactorTime
 
@@ -26,6 +28,31 @@ which no limit of bytes stops, would pile up.
 """
 
 _MAX_WINDOW_BITS = 15
+
+_ONLY_AT_FIRST = (
+    "_transport_details",
+    "_valid_events",
+    "_wskey",
+    "http_headers",
+    "http_request_data",
+    "http_request_host",
+    "http_request_params",
+    "http_request_path",
+    "http_request_uri",
+    "http_response_data",
+    "http_status_line",
+    "is_closed",
+    "is_open",
+    "utf8validator",
+    "websocket_extensions",
+    "websocket_extensions_in_use",
+    "websocket_origin",
+    "websocket_protocols",
+)
+"""
+What an engine holds and does not need once it is open: requests, the Deferreds that
+autobahn fires when it opens and closes, and so on.
+"""
 
 
 class FrameUser(Protocol):
@@ -60,6 +87,7 @@ class EngineFactory(WebSocketServerFactory):
     What all engines of a door share.
 
     @ivar max_fragments: Most frames of a message.
+    @ivar traffic: What autobahn counts; nobody reads it.
     """
 
     def __init__(self, clock: IReactorTime, max_message: int) -> None:
@@ -71,19 +99,9 @@ class EngineFactory(WebSocketServerFactory):
             reactor=clock, server="mpush_tw"
         )
         self.max_fragments = max_message // _MIN_FRAGMENT + 1
+        self.traffic = TrafficStats()  # type: ignore[no-untyped-call]
         self.setProtocolOptions(  # type: ignore[no-untyped-call]
-            versions=[13],
-            webStatus=False,
-            # Whole messages are checked when they are decoded, which is faster.
-            utf8validateIncoming=False,
-            maxFramePayloadSize=max_message,
-            maxMessagePayloadSize=max_message,
-            failByDrop=False,
-            echoCloseCodeReason=True,
-            openHandshakeTimeout=0,
-            closeHandshakeTimeout=0,
-            tcpNoDelay=True,
-            allowNullOrigin=True,
+            maxFramePayloadSize=max_message, maxMessagePayloadSize=max_message
         )
 
 
@@ -96,10 +114,43 @@ class WebSocketEngine(WebSocketServerProtocol):
 
     log = txaio.make_logger(level="none")  # type: ignore[attr-defined]
 
+    # Settings of autobahn that are the same for all engines. What is not said here is
+    # copied from the factory into each of them.
+    versions = [13]
+    webStatus = False
+    logOctets = False
+    logFrames = False
+    trackTimings = False
+    # Whole messages are checked when they are decoded, which is faster.
+    utf8validateIncoming = False
+    requireMaskedClientFrames = True
+    maskServerFrames = False
+    applyMask = True
+    autoFragmentSize = 0
+    failByDrop = False
+    echoCloseCodeReason = True
+    openHandshakeTimeout = 0
+    closeHandshakeTimeout = 0
+    autoPingInterval = 0
+    autoPingTimeout = 0
+    autoPingSize = 12
+    autoPingRestartOnAnyTraffic = False
+    tcpNoDelay = True
+    serveFlashSocketPolicy = False
+    flashSocketPolicy = ""
+    allowedOrigins = ["*"]
+    allowedOriginsPatterns = wildcards2patterns(  # type: ignore[no-untyped-call]
+        allowedOrigins
+    )
+    allowNullOrigin = True
+    maxConnections = 0
+    trustXForwardedFor = 0
+
     def __init__(self, factory: EngineFactory, user: FrameUser) -> None:
         super().__init__()
         self.factory = factory
         self._max_fragments = factory.max_fragments
+        self._traffic = factory.traffic
         self.window_bits = 0
         self._user = user
         self._fragments = 0
@@ -125,7 +176,20 @@ class WebSocketEngine(WebSocketServerProtocol):
         if offers:
             lines.append(f"Sec-WebSocket-Extensions: {offers}")
         self.dataReceived("\r\n".join([*lines, "", ""]).encode("latin-1"))
+        self._forget_opening()
         return bool(self.state == self.STATE_OPEN)
+
+    def _forget_opening(self) -> None:
+        """
+        Drop what only the opening needed, and have the rest in as little space as it
+        takes: there are tens of thousands of engines.
+        """
+        kept = vars(self)
+        for name in _ONLY_AT_FIRST:
+            kept.pop(name, None)
+        kept["send_queue"] = ()
+        kept["trafficStats"] = self._traffic
+        self.__dict__ = dict(kept)
 
     def go_on(self) -> None:
         """
