@@ -64,6 +64,7 @@ How long a peer has to close after the server did. One that still takes what was
 written gets it up to L{_MAX_LINGERS} times more.
 """
 
+_LONG = 16384
 _MAX_LINGERS = 12
 _MAX_REFUSALS = 64
 """
@@ -455,7 +456,9 @@ class WebSocketConnection(Connection):
         return bool(self.transport.busy)
 
     def answer(self, session_id: int, message: Answer) -> bool:
-        return self._send(_ANSWERS[type(message)], session_id, message_to_json(message))
+        fetched = isinstance(message, HttpResponse) and message.headers is not None
+        body = message_to_json(message)
+        return self._send(_ANSWERS[type(message)], session_id, body, fetched)
 
     def send_push(self, message_id: int, flags: int, content: bytes) -> bool:
         if self._closing:
@@ -487,24 +490,34 @@ class WebSocketConnection(Connection):
         """
         return self._send(int(Command.HEARTBEAT), self._number)
 
-    def _send(self, cmd: int, session_id: int, body: JsonBody | None = None) -> bool:
+    def _send(
+        self,
+        cmd: int,
+        session_id: int,
+        body: JsonBody | None = None,
+        asked_for: bool = False,
+    ) -> bool:
         if self._closing:
             return False
         payload = json_payload(cmd, session_id, 0, body, self._door.json.encode)
-        return self._write(cmd, self._frame(payload))
+        return self._write(cmd, self._frame(payload), asked_for)
 
     def _frame(self, payload: bytes) -> bytes:
         bits = 0 if self._engine is None else self._engine.window_bits
         return message_frame(payload, bits, self._door.compress_threshold)
 
-    def _write(self, cmd: int, frame: bytes) -> bool:
+    def _write(self, cmd: int, frame: bytes, asked_for: bool = False) -> bool:
         if self._closing:
             return False
         metrics = self._door.metrics.ws
         metrics.packets_out[cmd] += 1
         metrics.bytes_out += len(frame)
         self._written += len(frame)
-        self.transport.write(frame)
+        if asked_for and len(frame) > _LONG:
+            # Longer than what may wait for a page, perhaps; the proxy bounds it.
+            self.transport.write_granted(frame)
+        else:
+            self.transport.write(frame)
         return not self._closing
 
     def close(self, reason: str) -> None:

@@ -135,7 +135,13 @@ class Backend:
         self.waits_for_bodies = True
         self._port: Any = None
 
-    def start(self, reactor: Any, context: Any = None) -> None:
+    def start(
+        self,
+        reactor: Any,
+        context: Any = None,
+        interface: str = "127.0.0.1",
+        port: int = 0,
+    ) -> None:
         """
         Listen; with TLS if there is a context.
         """
@@ -144,9 +150,9 @@ class Backend:
         )
         factory.noisy = False
         if context is None:
-            self._port = reactor.listenTCP(0, factory, interface="127.0.0.1")
+            self._port = reactor.listenTCP(port, factory, interface=interface)
         else:
-            self._port = reactor.listenSSL(0, factory, context, interface="127.0.0.1")
+            self._port = reactor.listenSSL(port, factory, context, interface=interface)
 
     @property
     def port(self) -> int:
