@@ -4,7 +4,9 @@ What tests of the example plug-ins share: their code, and nodes that use them.
 
 from __future__ import annotations
 
+import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import twisted.plugins  # first: what it finds later does not serve in other tes
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
-from twisted.trial.unittest import TestCase
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from mpush_tw.core.extension_metrics import CounterFamily
 from mpush_tw.embedding import ServerLauncher
@@ -28,6 +30,18 @@ assert twisted.plugins.__path__
 for _project in PLUGINS.iterdir():
     # As if they were installed, but for the module in twisted/plugins.
     sys.path.append(str(_project))
+
+
+def end_in_time(
+    test: SynchronousTestCase, process: subprocess.Popen[str], seconds: float = 90.0
+) -> None:
+    """
+    Kill a process that a test may wait for in vain.
+    """
+    timer = threading.Timer(seconds, process.kill)
+    timer.daemon = True
+    timer.start()
+    test.addCleanup(timer.cancel)
 
 
 class PluginTestCase(TestCase):

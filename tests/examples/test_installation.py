@@ -19,7 +19,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from mpush_tw.extensions import canonical_name
-from tests.examples.support import PLUGINS
+from tests.examples.support import PLUGINS, end_in_time
 from tests.servers import end_with_parent, missing
 from tests.test_embedding import CONFIG
 
@@ -50,6 +50,19 @@ def run(*command: str, cwd: Path | None = None) -> str:
     return done.stdout
 
 
+def require_wheels() -> None:
+    """
+    Skip the test if no wheels can be built here; under CI, fail it.
+    """
+    for package, least in (("pip", (20, 0)), ("setuptools", (70, 1))):
+        try:
+            installed = version(package)
+        except PackageNotFoundError:
+            missing(f"{package} is not installed")
+        if tuple(map(int, installed.split(".")[:2])) < least:
+            missing(f"{package} is {installed}, building a wheel takes {least}")
+
+
 @cache
 def wheels() -> dict[str, Path]:
     """
@@ -77,13 +90,7 @@ class InstallationTests(SynchronousTestCase):
     """
 
     def setUp(self) -> None:
-        for package, least in (("pip", (20, 0)), ("setuptools", (70, 1))):
-            try:
-                installed = version(package)
-            except PackageNotFoundError:
-                missing(f"{package} is not installed")
-            if tuple(map(int, installed.split(".")[:2])) < least:
-                missing(f"{package} is {installed}, building a wheel takes {least}")
+        require_wheels()
         self.wheels = wheels()
         self.directory = Path(self.mktemp()).absolute()
         self.site = self.directory / "site"
@@ -133,6 +140,7 @@ class InstallationTests(SynchronousTestCase):
             text=True,
             preexec_fn=end_with_parent,
         )
+        end_in_time(self, process)
         self.addCleanup(self.end, process)
         return process
 
