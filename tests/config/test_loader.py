@@ -5,6 +5,7 @@ Tests for L{mpush_tw.config.loader} and for what is refused.
 from __future__ import annotations
 
 import getpass
+import json
 import os
 import tempfile
 from pathlib import Path
@@ -350,6 +351,22 @@ class RefusedTests(LoaderTestCase):
         """For the WebSocket port a negative number means off, as in the original."""
         loaded = self.load("mp.net.ws-server-port=-1")
         self.assertEqual(loaded.settings.net.ws_server_port, 0)
+
+    def test_pages_that_may_connect(self) -> None:
+        """Origins are a scheme, a host and perhaps a port, and nothing behind that."""
+        key = "mp.net.ws-allowed-origins"
+        for origin in (
+            "example.com",
+            "https://example.com/",
+            "https://",
+            "https://a b",
+            "https://user@example.com",
+            "",
+        ):
+            self.refuse(f'{key}=["{origin}"]')
+        good = ("https://example.com", "http://*.example.com:8080", "*", "null")
+        loaded = self.load(f"{key}={json.dumps(good)}")
+        self.assertEqual(loaded.settings.net.ws_allowed_origins, good)
 
     def test_limits(self) -> None:
         """Limits that would stop every client are refused."""
