@@ -103,11 +103,11 @@ def _announce_proxy(node: Node) -> None:
     if not http.proxy_enabled:
         return
     node.log.console.notice(
-        "HTTP proxy: devices reach {mapped} hosts of mp.http.dns-mapping and {allowed} "
-        "of mp.http.allowed-hosts{more}, and nothing else",
+        "HTTP proxy: devices reach the hosts of mp.http.dns-mapping ({mapped}) and "
+        "mp.http.allowed-hosts ({allowed}){more}, and no others",
         mapped=len(http.dns_mapping),
         allowed=len(http.allowed_hosts),
-        more=", what is registered below /dns/mapping" if node.settings.cluster else "",
+        more=", those registered below /dns/mapping" if node.settings.cluster else "",
     )
 
 

@@ -514,6 +514,15 @@ class StartTests(ProxyNodeTestCase):
         ]
         self.assertEqual((line["mapped"], line["allowed"]), (1, 0))
 
+    def test_room_for_connections(self) -> None:
+        """
+        Connections to web servers need files too: clients do not get all of them.
+        """
+        overrides = [f"mp.home={self.home}", "mp.security.allow-sample-key=true"]
+        without = Node(load_settings(None, overrides, {}), reactor)
+        room = without.admission.max_connections - self.node.admission.max_connections
+        self.assertEqual(room, min(1000, without.admission.max_connections // 4))
+
     def test_bad_hosts(self) -> None:
         """
         A host that no URL can have stops the start, with the key's name.
