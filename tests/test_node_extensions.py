@@ -548,9 +548,9 @@ class PointTests(ExtendedNodeTestCase):
         await self.online(node, "u")
         self.assertEqual(node.metrics.handshakes, {"success": 1})
 
-    async def test_not_used_yet(self) -> None:
+    async def test_dns_mapping(self) -> None:
         """
-        A plug-in that nothing uses in this version is said to be idle.
+        A mapping is used by the HTTP proxy; if that is off, it is said to be idle.
         """
 
         @implementer(IDnsMapping)
@@ -560,7 +560,13 @@ class PointTests(ExtendedNodeTestCase):
 
         node = await self.start(Extension(IDnsMapping, "other", Other))
         self.assertIsInstance(node.parts.dns_mapping, Other)
-        self.assertIn("dns-mapping is not used by this version", self.notices())
+        self.assertIn("dns-mapping is not used: mp.http.proxy-enabled", self.notices())
+        node = await self.start(
+            Extension(IDnsMapping, "other", Other),
+            settings=["mp.http.proxy-enabled=true"],
+        )
+        self.assertIsInstance(node.parts.dns_mapping, Other)
+        self.assertNotIn("is not used", self.notices())
 
     async def test_json(self) -> None:
         """
