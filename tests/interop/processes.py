@@ -14,9 +14,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl, urlencode
 
 import attrs
@@ -70,6 +70,8 @@ _LOGBACK = """\
 """
 
 Event = dict[str, str]
+
+_Answer = TypeVar("_Answer")
 
 
 class Process:
@@ -325,6 +327,24 @@ async def pause(seconds: float) -> None:
     Let the reactor run for a while.
     """
     await deferLater(reactor, seconds)
+
+
+async def until(
+    answer: Callable[[], _Answer], what: str, seconds: float = 10.0
+) -> _Answer:
+    """
+    Ask again and again until the answer counts as true, the reactor running meanwhile.
+
+    @param what: What is waited for, for the failure.
+    @return: That answer.
+    @raise AssertionError: When it takes too long.
+    """
+    deadline = time.monotonic() + seconds
+    while not (found := answer()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {seconds} seconds in vain for {what}")
+        await pause(0.05)
+    return found
 
 
 @attrs.frozen

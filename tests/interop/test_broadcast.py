@@ -7,8 +7,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from tests.interop.processes import SUCCESS
-from tests.interop.support import InteropTestCase, OurDevice, full_set, pause, until
+from tests.interop.ours import OurDevice
+from tests.interop.processes import SUCCESS, pause, until
+from tests.interop.support import InteropTestCase, full_set
 
 test_suite = full_set(__name__)
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from tests.interop.support import InteropTestCase, full_set, pause, until
+from tests.interop.processes import pause, until
+from tests.interop.support import InteropTestCase, full_set
 
 test_suite = full_set(__name__)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from mpush_tw.protocol.gateway import GatewayKick
-from tests.interop.processes import SUCCESS
+from tests.interop.processes import SUCCESS, pause, until
 from tests.interop.support import (
     MOBILE,
     InteropTestCase,
@@ -18,8 +18,6 @@ from tests.interop.support import (
     Sender,
     drop_shared_cluster,
     full_set,
-    pause,
-    until,
 )
 
 test_suite = full_set(__name__)

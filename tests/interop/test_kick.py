@@ -11,17 +11,9 @@ from typing import TYPE_CHECKING
 from mpush_tw.protocol.commands import Command
 from mpush_tw.protocol.gateway import GatewayKick
 from mpush_tw.protocol.packet import encode_packet
-from tests.interop.processes import SUCCESS
-from tests.interop.support import (
-    MOBILE,
-    NET,
-    PC,
-    InteropTestCase,
-    OurDevice,
-    full_set,
-    pause,
-    until,
-)
+from tests.interop.ours import OurDevice
+from tests.interop.processes import SUCCESS, pause, until
+from tests.interop.support import MOBILE, NET, PC, InteropTestCase, full_set
 
 test_suite = full_set(__name__)
 

@@ -7,8 +7,8 @@ show what the other tests compare with.
 
 from __future__ import annotations
 
-from tests.interop.processes import OFFLINE, SUCCESS
-from tests.interop.support import InteropTestCase, full_set, until
+from tests.interop.processes import OFFLINE, SUCCESS, until
+from tests.interop.support import InteropTestCase, full_set
 
 test_suite = full_set(__name__)
 

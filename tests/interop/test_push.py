@@ -12,16 +12,9 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tests.interop.processes import FAILURE, OFFLINE, SUCCESS, TIMEOUT
-from tests.interop.support import (
-    MOBILE,
-    NET,
-    Device,
-    InteropTestCase,
-    Sender,
-    full_set,
-    until,
-)
+from tests.interop.ours import OurDevice
+from tests.interop.processes import FAILURE, OFFLINE, SUCCESS, TIMEOUT, until
+from tests.interop.support import MOBILE, NET, InteropTestCase, Sender, full_set
 
 test_suite = full_set(__name__)
 
@@ -271,7 +264,7 @@ class Moved(_Base):
     first_kind: str
     second_kind: str
 
-    async def move(self) -> tuple[Sender, str, Device]:
+    async def move(self) -> tuple[Sender, str, OurDevice]:
         """
         Have a user pushed to on one node and move to the other.
 

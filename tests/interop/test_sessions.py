@@ -13,8 +13,8 @@ from mpush_tw.client import MemorySessionStorage
 from mpush_tw.protocol.commands import Command, ErrorCode
 from mpush_tw.protocol.messages import Error, FastConnect
 from mpush_tw.protocol.packet import encode_packet
-from tests.interop.processes import SUCCESS
-from tests.interop.support import InteropTestCase, full_set, until
+from tests.interop.processes import SUCCESS, until
+from tests.interop.support import InteropTestCase, full_set
 from tests.support import RawPeer
 
 test_suite = full_set(__name__)

@@ -9,16 +9,15 @@ import contextlib
 import shutil
 import tempfile
 from pathlib import Path
-from unittest import SkipTest
+from unittest import SkipTest, TestResult
 
 from twisted.trial.unittest import TestSuite
 
-from tests.interop.processes import OFFLINE, SUCCESS
+from tests.interop.processes import OFFLINE, SUCCESS, until
 from tests.interop.support import (
     InteropTestCase,
     drop_shared_cluster,
     shared_cluster,
-    until,
     whole,
 )
 
@@ -29,7 +28,7 @@ class _ClusterSuite(TestSuite):
     test may, and ends it behind them, so that the rest of a test run has the machine.
     """
 
-    def run(self, result: object, debug: bool = False) -> object:
+    def run(self, result: TestResult, debug: bool = False) -> TestResult:
         try:
             with contextlib.suppress(SkipTest, AssertionError):
                 # Each test meets the same problem again, and reports it.
