@@ -234,9 +234,12 @@ class WebRequest(http.Request):
         self._answer(text.encode())
 
     def _answer(self, body: bytes) -> None:
+        now = self.channel.connection.now
+        self._header("date", http.datetimeToString(now).decode())
         self._header("server", SERVER)
         if self.code not in http.NO_BODY_CODES:
             self._header("content-length", str(len(body)))
+        self.channel.answered = True
         self.write(body)  # type: ignore[no-untyped-call]
         self.finish()  # type: ignore[no-untyped-call]
 
@@ -328,6 +331,8 @@ class WebChannel(http.HTTPChannel):
     A connection while it speaks HTTP.
 
     Its deadlines are those of L{WebSocketConnection}, which also ends it.
+
+    @ivar answered: Whether it has been of use.
     """
 
     requestFactory = WebRequest
@@ -337,6 +342,7 @@ class WebChannel(http.HTTPChannel):
     def __init__(self, connection: WebSocketConnection) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.connection = connection
+        self.answered = False
 
     def lineReceived(self, line: bytes) -> None:
         """

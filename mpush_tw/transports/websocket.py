@@ -179,6 +179,13 @@ class WebSocketConnection(Connection):
         """
         return self._door.front
 
+    @property
+    def now(self) -> float:
+        """
+        The clock's time in seconds.
+        """
+        return self._door.clock.seconds()
+
     # ------------------------------------------------------ called by Twisted
 
     def makeConnection(self, transport: Any) -> None:
@@ -382,6 +389,9 @@ class WebSocketConnection(Connection):
                 door.wheel.add(self, _LINGER_SECONDS)
             elif self._closing:
                 self.transport.abortConnection()
+            elif self._channel is not None and self._channel.answered:
+                # A browser that has its page and keeps the connection, just in case.
+                self.close("idle")
             else:
                 door.connections.check(self, now)
         elif not self.handshaken:

@@ -272,6 +272,7 @@ class PageTests(HttpTestCase):
         for target in ("/", "/index.html"):
             self.assertEqual(self.ask(target), (200, _INDEX.content))
             self.assertEqual(self.headers["content-type"], "text/html; charset=UTF-8")
+            self.assertEqual(self.headers["date"], "Thu, 01 Jan 1970 00:00:00 GMT")
 
     def test_script(self) -> None:
         """
@@ -1367,11 +1368,24 @@ class DeadlineTests(WebSocketTestCase):
         """
         self.page.dataReceived(request("GET", "/"))
         self.transport.queued = 50_000
-        self.core.clock.advance(10.1)
-        self.assertFalse(self.transport.aborted)
+        for _ in range(2):
+            self.core.clock.advance(10.1)
+            self.assertTrue(self.page.connected)
+            self.transport.queued -= 5000
         self.transport.queued = 0
         self.core.clock.advance(5.1)
-        self.assertTrue(self.transport.aborted)
+        self.assertTrue(self.transport.half_closed)
+
+    def test_idle_browser(self) -> None:
+        """
+        A browser that keeps its connection when it has the page is closed politely.
+        """
+        self.page.dataReceived(request("GET", "/"))
+        self.core.clock.advance(10.1)
+        self.assertTrue(self.transport.half_closed)
+        self.assertFalse(self.transport.aborted)
+        self.page.connectionLost(_LOST)
+        self.assertEqual(self.metrics.closed, {"idle": 1})
 
 
 class PingTests(OpenTestCase):
