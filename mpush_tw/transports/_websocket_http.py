@@ -101,7 +101,7 @@ class Front:
         return any(fnmatchcase(origin, allowed.lower()) for allowed in self.origins)
 
 
-class Refused(Exception):
+class OpeningError(Exception):
     """
     An opening request is not granted.
 
@@ -178,7 +178,7 @@ class WebRequest(http.Request):
         connection = self.channel.connection
         try:
             key, offers = self._opening(front)
-        except Refused as refused:
+        except OpeningError as refused:
             for name, value in refused.headers.items():
                 self._header(name, value)
             connection.opening_refused(refused.status, str(refused))
@@ -194,16 +194,18 @@ class WebRequest(http.Request):
         Read an opening request (RFC 6455 4.2.1).
 
         @return: The key, and the offer of compression or nothing.
-        @raise Refused: If it is not granted.
+        @raise OpeningError: If it is not granted.
         """
         if self.clientproto != b"HTTP/1.1":
-            raise Refused(400, "not a WebSocket handshake request: needs HTTP/1.1")
+            raise OpeningError(400, "not a WebSocket handshake request: needs HTTP/1.1")
         if self._body_size:
-            raise Refused(400, "not a WebSocket handshake request: has a body")
+            raise OpeningError(400, "not a WebSocket handshake request: has a body")
         if not _has_token(self, "connection", "upgrade"):
-            raise Refused(400, "not a WebSocket handshake request: missing connection")
+            raise OpeningError(
+                400, "not a WebSocket handshake request: missing connection"
+            )
         if _only(self, "sec-websocket-version") != _VERSION.decode():
-            raise Refused(
+            raise OpeningError(
                 426,
                 "unsupported WebSocket version, use 13",
                 {
@@ -214,10 +216,12 @@ class WebRequest(http.Request):
             )
         key = _only(self, "sec-websocket-key")
         if not key or not _is_key(key):
-            raise Refused(400, "not a WebSocket handshake request: bad key")
+            raise OpeningError(400, "not a WebSocket handshake request: bad key")
         origin = _only(self, "origin") if _values(self, "origin") else None
         if not front.admits(origin):
-            raise Refused(403, "403 Forbidden: pages of this origin may not connect")
+            raise OpeningError(
+                403, "403 Forbidden: pages of this origin may not connect"
+            )
         return key, acceptable_offer(", ".join(_values(self, _EXTENSIONS)))
 
     # ----------------------------------------------------------------- answers

@@ -7,6 +7,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionDone
@@ -1487,6 +1490,72 @@ class PressureTests(OpenTestCase):
         self.page.close("test")
         self.assertTrue(self.transport.reading)
         self.assertIs(self.transport.producer, None)
+
+
+frames = st.builds(
+    client_frame,
+    st.sampled_from([0, 1, 1, 1, 2, 3, 8, 9, 10, 11]),
+    st.binary(max_size=200)
+    | st.sampled_from(
+        [b'{"cmd":15}', b'{"cmd":15,"body":{}}', b"\x03\xe8", deflated(b'{"cmd":15}')]
+    ),
+    fin=st.sampled_from([True, True, True, False]),
+    rsv=st.sampled_from([0, 0, 0, 4, 1]),
+    mask=st.sampled_from([b"", b"", b"", None]),
+    length=st.none() | st.integers(0, 125),
+)
+
+
+class AnythingTests(WebSocketTestCase):
+    """
+    Whatever comes, it costs its connection at most.
+    """
+
+    def feed(self, pieces: list[bytes], offer: str | None) -> None:
+        """
+        Open a WebSocket and feed it; nothing may be raised, nor logged as a bug.
+        """
+        self.core.logged.clear()
+        self.page, self.transport = self.connect()
+        self.open(sec_websocket_extensions=offer)
+        for piece in pieces:
+            self.page.dataReceived(piece)
+        self.page.connectionLost(_LOST)
+        for event in self.core.logged:
+            self.assertNotIn("log_failure", event)
+        self.assertEqual(len(self.connections), 1)
+
+    @given(st.lists(frames, max_size=12), st.sampled_from([None, _DEFLATE]))
+    def test_frames(self, pieces: list[bytes], offer: str | None) -> None:
+        """
+        Frames in any order, right and wrong.
+        """
+        self.feed(pieces, offer)
+
+    @given(st.lists(frames, min_size=1, max_size=12), st.integers(1, 9))
+    def test_cut(self, pieces: list[bytes], size: int) -> None:
+        """
+        It makes no difference how they are cut.
+        """
+        whole = b"".join(pieces)
+        self.feed([whole], _DEFLATE)
+        at_once, handled = self.transport.take(), len(self.handled)
+        self.handled.clear()
+        cut_up = [whole[start : start + size] for start in range(0, len(whole), size)]
+        self.feed(cut_up, _DEFLATE)
+        self.assertEqual(self.transport.take(), at_once)
+        self.assertEqual(len(self.handled), handled)
+        self.handled.clear()
+
+    @given(st.binary(max_size=500))
+    def test_bytes(self, data: bytes) -> None:
+        """
+        Any bytes, before the opening and after it.
+        """
+        self.feed([data], None)
+        page, _ = self.connect()
+        page.dataReceived(data)
+        page.connectionLost(_LOST)
 
 
 class AcceptingTests(WebSocketTestCase):
