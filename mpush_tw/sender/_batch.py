@@ -16,14 +16,12 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import attrs
-
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
-from twisted.internet.defer import TimeoutError as TookTooLong
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from mpush_tw.errors import Unavailable
+from mpush_tw.sender._kept import KeptResults
 from mpush_tw.sender._request import Sending, UserPush
 from mpush_tw.sender.context import PushContext
 from mpush_tw.sender.directory import Address, Route
@@ -34,14 +32,16 @@ Progress = Callable[[int, int, Mapping[ResultCode, int]], object]
 Told how many pushes have ended, of how many, and how.
 """
 
-LOOK_UPS = 500
+LOOK_UPS = 128
 """
 Users that are looked up at a time.
 """
 
-WINDOW = 1000
+WINDOW = 256
+ACK_WINDOW = 1000
 """
-Pushes that are under way at a time at one gateway; fewer if they are large.
+Pushes that are under way at a time at one gateway, without and with an acknowledgement,
+which takes a device's time and not the node's; fewer if they are large.
 """
 
 FRESH = 2.0
@@ -86,7 +86,6 @@ class Batch:
     @ivar finished: Fires with the results when every push has ended, or the list was
         cancelled. Cancelling it does the same as L{cancel}, so that it fires with what
         there is rather than failing.
-    @ivar results: What has ended so far, by user; to be looked at only.
     """
 
     _log = Logger()
@@ -110,10 +109,12 @@ class Batch:
         self._progress = progress
         self._clock = sending.clock
         room = sending.pool.window_bytes // (len(payload) + _OVERHEAD)
-        self._window = max(1, min(WINDOW, room))
+        self._window = max(1, min(ACK_WINDOW if context.ack else WINDOW, room))
         self._next: Iterator[str] = iter(users)
         self._exhausted = False
-        self._looking: set[Deferred[Any]] = set()
+        # With the time when each began, which is also their order.
+        self._looking: dict[Deferred[Any], float] = {}
+        self._look_up_call: Any = None
         self._streams: dict[Address, _Stream] = {}
         # Streams with users waiting and room for them, in the order of their turns.
         self._ready: dict[_Stream, None] = {}
@@ -124,8 +125,15 @@ class Batch:
         self._working = False
         self._over = False
         self._told = False
-        self.results: dict[str, PushResult] = {}
+        self._results = KeptResults(len(users) <= TIME_LINES, context.trace_id)
         self.finished: Deferred[AggregateResult] = Deferred(lambda _: self.cancel())
+
+    @property
+    def results(self) -> Mapping[str, PushResult]:
+        """
+        What has ended so far, by user.
+        """
+        return self._results
 
     @property
     def total(self) -> int:
@@ -139,7 +147,7 @@ class Batch:
         """
         How many pushes have ended.
         """
-        return len(self.results)
+        return len(self._results)
 
     @property
     def counts(self) -> dict[ResultCode, int]:
@@ -198,7 +206,7 @@ class Batch:
         self._working = False
         if self._over:
             return
-        if len(self.results) == len(self._users):
+        if len(self._results) == len(self._users):
             self._over = True
             self._end()
             return
@@ -234,19 +242,22 @@ class Batch:
             self._sending.directory.routes, user_id
         )
         if not looking.called:
-            looking.addTimeout(self._context.seconds(), self._clock)
-        self._looking.add(looking)
+            self._looking[looking] = self._clock.seconds()
+            if self._look_up_call is None:
+                self._limit_look_ups()
 
         def found(routes: Sequence[Route]) -> None:
-            self._looking.discard(looking)
+            self._looking.pop(looking, None)
             if not self._over:
                 self._routes_found(user_id, routes)
 
         def failed(failure: Failure) -> None:
-            self._looking.discard(looking)
-            if self._over and failure.check(CancelledError):
-                return
-            if isinstance(failure.value, (Unavailable, TookTooLong)):
+            self._looking.pop(looking, None)
+            if failure.check(CancelledError):
+                if self._over:
+                    return
+                self._sending.unavailable(Unavailable("a look-up took too long"))
+            elif isinstance(failure.value, Unavailable):
                 self._sending.unavailable(failure.value)
             else:
                 self._log.failure("push to a user broke off", failure)
@@ -255,6 +266,21 @@ class Batch:
                 self._go_on()
 
         looking.addCallback(found).addErrback(failed)
+
+    def _limit_look_ups(self) -> None:
+        """
+        Give up what has been looked up for too long: one timer for all of them.
+        """
+        self._look_up_call = None
+        now, limit = self._clock.seconds(), self._context.seconds()
+        late = [one for one, since in self._looking.items() if now - since >= limit]
+        for looking in late:
+            looking.cancel()
+        for since in self._looking.values():
+            self._look_up_call = self._clock.callLater(
+                max(0, since + limit - now), self._limit_look_ups
+            )
+            return
 
     def _routes_found(self, user_id: str, routes: Sequence[Route]) -> None:
         if routes:
@@ -298,9 +324,7 @@ class Batch:
             del self._pushes[push]
             if self._told:
                 return
-            if len(self._users) > TIME_LINES:
-                result = attrs.evolve(result, time_line=())
-            self.results[user_id] = result
+            self._results.put(result)
             self._counts[result.code] += 1
             self._go_on()
 
@@ -327,15 +351,14 @@ class Batch:
         self._sending.batches.discard(self)
         self._streams.clear()
         self._ready.clear()
-        results = self.results
+        results = self._results
         for user_id in self._pushes.values():
             # Its callback has cancelled the list: nobody waits for its end.
-            results[user_id] = PushResult(ResultCode.FAILURE, user_id)
+            results.put(PushResult(ResultCode.FAILURE, user_id))
             self._counts[ResultCode.FAILURE] += 1
         self._told = True
+        if self._look_up_call is not None:
+            self._look_up_call.cancel()
         self._tell_progress()
-        aggregate = AggregateResult(
-            tuple(results[user_id] for user_id in self._users if user_id in results),
-            tuple(user_id for user_id in self._users if user_id not in results),
-        )
-        self.finished.callback(aggregate)
+        unsent = tuple(user_id for user_id in self._users if user_id not in results)
+        self.finished.callback(AggregateResult(results.of(self._users), unsent))

@@ -55,6 +55,11 @@ Pushes under way, and questions open on all connections together; pushes above i
 at once.
 """
 
+_MANY_QUESTIONS = 100
+"""
+More than one push has open, with few exceptions.
+"""
+
 MAX_REDIRECTS = 3
 _ANSWER_RESERVE_MS = 500
 """
@@ -106,7 +111,11 @@ class Sending:
         """
         Whether more questions may be put.
         """
-        open_now = max(self.pool.pending, len(self.pushes))
+        pushes = len(self.pushes)
+        if pushes * _MANY_QUESTIONS + questions <= MAX_PENDING:
+            # That is so whatever has been asked; counting it takes longer.
+            return True
+        open_now = max(self.pool.pending, pushes)
         if open_now + questions <= MAX_PENDING:
             return True
         self._log.warn("{limit} pushes are pending, one fails", limit=MAX_PENDING)

@@ -28,6 +28,24 @@ Routes of one user; there is one for each client type, of which few are in use.
 """
 
 
+_Plain = tuple[str, int, int, str | None, str | None, str | None, str | None]
+
+
+def plain_route(route: Route) -> _Plain:
+    """
+    Give what L{Route} is made of, in the order of its arguments.
+    """
+    return (
+        route.host,
+        route.port,
+        route.client_type,
+        route.os_name,
+        route.client_version,
+        route.device_id,
+        route.connection_id,
+    )
+
+
 class RouteCache:
     """
     The routes of users, for five minutes from when they were read.
@@ -37,8 +55,12 @@ class RouteCache:
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
-        # All live equally long, so the oldest is also the next to expire.
-        self._entries: OrderedDict[str, tuple[float, Sequence[Route]]] = OrderedDict()
+        # All live equally long, so the oldest is also the next to expire. What is kept
+        # are plain tuples of texts and numbers: the garbage collector passes those
+        # over, and would otherwise look at hundreds of thousands of objects each time.
+        self._entries: OrderedDict[str, tuple[float, tuple[_Plain, ...]]] = (
+            OrderedDict()
+        )
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -50,7 +72,7 @@ class RouteCache:
         entry = self._entries.get(user_id)
         if entry is None or entry[0] <= self._clock.seconds():
             return None
-        return entry[1]
+        return tuple([Route(*plain) for plain in entry[1]])
 
     def put(self, user_id: str, routes: Sequence[Route]) -> None:
         """
@@ -59,7 +81,10 @@ class RouteCache:
         now = self._clock.seconds()
         entries = self._entries
         entries.pop(user_id, None)
-        entries[user_id] = now + REMEMBERED_SECONDS, routes
+        entries[user_id] = (
+            now + REMEMBERED_SECONDS,
+            tuple([plain_route(route) for route in routes]),
+        )
         while len(entries) > MAX_REMEMBERED or next(iter(entries.values()))[0] <= now:
             entries.popitem(last=False)
 

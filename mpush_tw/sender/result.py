@@ -88,7 +88,10 @@ class AggregateResult:
         """
         How many users ended with each code; all four are present.
         """
-        return {code: self.count(code) for code in ResultCode}
+        counts = dict.fromkeys(ResultCode, 0)
+        for result in self.results:
+            counts[result.code] += 1
+        return counts
 
     @property
     def succeeded(self) -> bool:

@@ -274,7 +274,7 @@ class StreamTests(ListTestCase):
         """
         Nobody waits until all users of another gateway have been served.
         """
-        users = self.with_routes(*[FIRST] * 100, *[SECOND] * 100)
+        users = self.with_routes(*[FIRST] * 60, *[SECOND] * 60)
         order: list[int] = []
         for number, gateway in enumerate(self.gateways):
 
@@ -287,9 +287,9 @@ class StreamTests(ListTestCase):
         self.directory.answers = list(held)
         self.send_all(users)
         for number, one in enumerate(held):
-            one.callback([FIRST if number < 100 else SECOND])
+            one.callback([FIRST if number < 60 else SECOND])
         self.turns()
-        self.assertEqual(order, [0, 1] * 100)
+        self.assertEqual(order, [0, 1] * 60)
 
     def test_offline(self) -> None:
         """
