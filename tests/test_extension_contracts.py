@@ -201,7 +201,7 @@ class ClassifierContract(_Base):
         verifyObject(IClientClassifier, self.classifier)
 
     def test_types(self) -> None:
-        """Every name, and none, has a type that fits into a route; the same each time."""
+        """Every name, and none, has a type that fits into a route, always the same."""
         names = (
             None,
             "",
