@@ -11,6 +11,7 @@ from typing import Any
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
 
+from mpush_tw.protocol.messages import HttpRequest
 from tests.servers import LOOPBACK
 from tests.support import NodeTestCase
 from tests.web.campaign import KINDS, MAX_CONTENT_LENGTH, Campaign
@@ -73,16 +74,15 @@ class CampaignTests(NodeTestCase):
         """
         campaign = Campaign(reactor, self.node.connect_listener.port, seed=2)
         await campaign.connect(5)
-        slow = next(kind for kind in KINDS if kind.name == "slow")
+        slow = HttpRequest(0, "http://web.test/slow?seconds=60")
         for device in campaign.devices:
-            for number in range(10):
-                waiting = device.ask(slow.request(b"t%d" % number))
-                waiting.addErrback(lambda _: None)
+            for _ in range(10):
+                device.ask(slow).addErrback(lambda _: None)
         proxy = self.node.web_proxy
         assert proxy is not None
-        while proxy.handler.under_way < 50:
+        while proxy.fetcher.pool.open < 50:
             await deferLater(reactor, 0.01)  # type: ignore[arg-type]
-        self.assertEqual(proxy.fetcher.pool.open, 50)
+        self.assertEqual(proxy.handler.under_way, 50)
         campaign.leave()
         while proxy.handler.under_way or proxy.fetcher.pool.open:
             await deferLater(reactor, 0.01)  # type: ignore[arg-type]
