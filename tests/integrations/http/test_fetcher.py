@@ -100,9 +100,10 @@ class FetcherTestCase(TestCase):
 
     async def settle(self) -> None:
         """
-        Let what was written arrive.
+        Let what was written arrive: the reactor looks at its sockets each time.
         """
-        await deferLater(reactor, 0.02)  # type: ignore[arg-type]
+        for _ in range(10):
+            await deferLater(reactor, 0.002)  # type: ignore[arg-type]
 
     async def connections_for_two(self) -> int:
         """
