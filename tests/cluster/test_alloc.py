@@ -18,6 +18,7 @@ from twisted.internet.threads import deferToThread
 
 from mpush_tw.bench.node import NodeProcess
 from mpush_tw.client import Client, ClientListener, ClientSettings
+from mpush_tw.interfaces import ServiceNode
 from mpush_tw.keys import SAMPLE_PUBLIC_KEY
 from tests.cluster.support import (
     SESSION_MS,
@@ -270,11 +271,17 @@ class AllocTests(ClusterTestCase):
         (user,) = self.names(1)
         crowd = await self.crowd([user], [self.first])
         stores = await self.stores()
-        (node,) = [
-            one
-            for one in await stores.discovery.lookup("/cluster/cs")
-            if one.host == self.first.host
-        ]
+
+        async def registered() -> list[ServiceNode]:
+            nodes = await stores.discovery.lookup("/cluster/cs")
+            return [one for one in nodes if one.host == self.first.host]
+
+        async def once() -> bool:
+            return len(await registered()) == 1
+
+        # It may have been restarted for this test.
+        await until(once, "its old registration to vanish")
+        (node,) = await registered()
         await deferToThread(self.set_weight, node.node_id, 0)
         start = seconds()
         left = {self.address(self.second), self.address(self.third)}

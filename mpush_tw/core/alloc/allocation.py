@@ -71,10 +71,19 @@ class ServerList:
     def replace(self, servers: Sequence[Server]) -> None:
         """
         Take these from now on, but those of weight 0. One that was restarted is
-        registered twice for a while.
+        registered twice for a while; the lower weight counts, so that one that was
+        restarted in order to be drained is off the list at once.
         """
-        by_address = {one.address: one for one in servers if one.weight > 0}
-        self._servers = tuple(by_address[address] for address in sorted(by_address))
+        by_address: dict[str, Server] = {}
+        for server in servers:
+            known = by_address.get(server.address)
+            if known is None or server.weight < known.weight:
+                by_address[server.address] = server
+        self._servers = tuple(
+            by_address[address]
+            for address in sorted(by_address)
+            if by_address[address].weight > 0
+        )
         for gone in self._handed_out.keys() - by_address.keys():
             del self._handed_out[gone]
 

@@ -147,6 +147,19 @@ class ListTests(AllocationTestCase):
         self.registry.deregister(attrs.evolve(server(2), node_id="older"))
         self.assertEqual(self.quiet_answer(), [2, 3, 1])
 
+    def test_restarted_to_be_drained(self) -> None:
+        """
+        A server that was restarted with weight 0 is off the list, although its old
+        registration has not vanished yet, whichever of the two is read first.
+        """
+        for node_id in ("a", "z"):
+            drained = attrs.evolve(server(2, weight=0), node_id=node_id)
+            self.registry.register(drained)
+            self.successResultOf(self.start())
+            self.assertEqual(self.answer(), [3, 1])
+            self.allocation.stop()
+            self.registry.deregister(drained)
+
     def test_all_vanished(self) -> None:
         """
         When all have vanished the list ends after a while, and begins anew with the
