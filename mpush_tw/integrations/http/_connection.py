@@ -15,6 +15,7 @@ trust each other over the same connections, and hands on what it gets. So this a
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -186,6 +187,26 @@ class BackendProtocol(HTTP11ClientProtocol):
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         super().connectionLost(reason)  # type: ignore[no-untyped-call]
         self._ended(self)
+
+    @property
+    def quiet(self) -> bool:
+        """
+        Whether nothing has come from the server that nobody has read yet: no end, no
+        second answer to the last request. Asks the kernel, which knows before the
+        reactor does.
+        """
+        transport: Any = self.transport
+        # With TLS there is another one below.
+        wire = getattr(getattr(transport, "transport", transport), "socket", None)
+        if wire is None:
+            return True
+        try:
+            wire.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return True
+        except OSError:
+            pass
+        return False
 
     def abort_now(self) -> None:
         """

@@ -100,7 +100,7 @@ class ConnectionPool:
         while connections:
             connection = connections[0]
             self._remove(connection)
-            if connection.state == "QUIESCENT":
+            if connection.state == "QUIESCENT" and connection.quiet:
                 return connection
             connection.abort_now()
         return None

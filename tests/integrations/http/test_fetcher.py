@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -562,6 +563,16 @@ class ReuseTests(FetcherTestCase):
         self.assertEqual((await self.fetch()).body, b"hello")
         self.assertEqual(len(self.backend.connections), 2)
 
+    async def test_late_answer_unread(self) -> None:
+        """
+        Not even if it has only just arrived and nobody has read it yet.
+        """
+        await self.fetch()
+        transport: Any = self.backend.connections[0].transport
+        transport.socket.send(ok(b"late"))
+        self.assertEqual((await self.fetch()).body, b"hello")
+        self.assertEqual(len(self.backend.connections), 2)
+
     async def test_garbage_behind(self) -> None:
         """
         Nor what is behind the length, or the last chunk, and no answer at all.
@@ -626,6 +637,18 @@ class ReuseTests(FetcherTestCase):
         await self.settle()
         self.assertEqual(self.fetcher.idle_connections(), {})
         await self.fetch(method="POST", body=b"x")
+        self.assertEqual(len(self.backend.connections), 2)
+
+    async def test_closed_just_now(self) -> None:
+        """
+        Nor one of which the kernel has only just learnt that it is closed, so that a
+        request that must not be made twice need not fail.
+        """
+        await self.fetch()
+        transport: Any = self.backend.connections[0].transport
+        transport.socket.shutdown(socket.SHUT_WR)
+        fetched = await self.fetch(method="POST", body=b"x")
+        self.assertEqual(fetched.body, b"hello")
         self.assertEqual(len(self.backend.connections), 2)
 
     async def test_closed_at_that_moment(self) -> None:
@@ -808,6 +831,17 @@ class TlsTests(TestCase):
         await self.assertFailure(waiting, CancelledError)
         while self.backend.open:
             await deferLater(reactor, 0.01)  # type: ignore[arg-type]
+
+    async def test_closed_just_now(self) -> None:
+        """
+        Nor is one used that was closed just now.
+        """
+        self.serve("api.example.com")
+        await self.fetch("api.example.com")
+        transport: Any = self.backend.connections[0].transport
+        transport.transport.socket.shutdown(socket.SHUT_WR)
+        self.assertEqual((await self.fetch("api.example.com")).body, b"hello")
+        self.assertEqual(len(self.backend.connections), 2)
 
 
 class SettingTests(SynchronousTestCase):
