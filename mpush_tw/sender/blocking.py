@@ -17,12 +17,17 @@ from typing import Any, Self
 
 from twisted.internet.defer import Deferred, succeed
 
+from mpush_tw.broadcast_task import IBroadcastTask
 from mpush_tw.protocol.packet import DEFAULT_MAX_BODY
 from mpush_tw.reactor_thread import ReactorStopped, ReactorThread
+from mpush_tw.sender._batch import Progress
+from mpush_tw.sender._queries import QUERY_TIMEOUT
+from mpush_tw.sender.audience import AudienceCount, BroadcastResult, Wait
 from mpush_tw.sender.context import PushContext
 from mpush_tw.sender.directory import Address
 from mpush_tw.sender.push_sender import PushSender
 from mpush_tw.sender.result import AggregateResult, PushResult
+from mpush_tw.sender.trace import Trace
 
 
 class BlockingSender:
@@ -77,11 +82,59 @@ class BlockingSender:
         """
         return self._thread.wait(lambda: self._sender.send(context))
 
-    def send_all(self, context: PushContext) -> AggregateResult:
+    def send_all(
+        self,
+        context: PushContext,
+        progress: Progress | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> AggregateResult:
         """
         Push to several users, see L{PushSender.send_all}.
+
+        @param progress: Called in the reactor's thread.
+        @param timeout: Seconds for the whole list: after them there are the results
+            that there are. C{None} for as long as it takes.
         """
-        return self._thread.wait(lambda: self._sender.send_all(context))
+
+        def send() -> Deferred[AggregateResult]:
+            sending = self._sender.send_all(context, progress)
+            if timeout is not None:
+                sending.addTimeout(timeout, self._thread.reactor)
+            return sending
+
+        return self._thread.wait(send)
+
+    def broadcast(self, context: PushContext, wait: Wait = Wait.ALL) -> BroadcastResult:
+        """
+        Push to everybody, see L{PushSender.broadcast}.
+        """
+        return self._thread.wait(lambda: self._sender.broadcast(context, wait))
+
+    def count(
+        self,
+        condition: str | None = None,
+        tags: Sequence[str] | None = None,
+        timeout: float = QUERY_TIMEOUT,
+    ) -> AudienceCount:
+        """
+        Ask whom a broadcast would reach, see L{PushSender.count}.
+        """
+        return self._thread.wait(lambda: self._sender.count(condition, tags, timeout))
+
+    def trace(self, trace_id: str, timeout: float = QUERY_TIMEOUT) -> Trace:
+        """
+        Ask what became of a push, see L{PushSender.trace}.
+        """
+        return self._thread.wait(lambda: self._sender.trace(trace_id, timeout))
+
+    def task(self, task_id: str, timeout: float = QUERY_TIMEOUT) -> BlockingTask:
+        """
+        Give the control of a broadcast, see L{PushSender.task}.
+        """
+        return BlockingTask(
+            self._thread, lambda: self._sender.task(task_id, timeout), task_id
+        )
 
     def __enter__(self) -> Self:
         self.start()
@@ -94,6 +147,48 @@ class BlockingSender:
         traceback: TracebackType | None,
     ) -> None:
         self.stop()
+
+
+class BlockingTask:
+    """
+    The control of a broadcast, see L{IBroadcastTask}; made by L{BlockingSender.task}.
+    """
+
+    def __init__(
+        self, thread: ReactorThread, task: Callable[[], IBroadcastTask], task_id: str
+    ) -> None:
+        """
+        @param task: Gives the task, in the reactor's thread.
+        """
+        self.task_id = task_id
+        self._thread = thread
+        self._task = task
+
+    def set_rate(self, per_second: int) -> None:
+        """
+        Say how many messages a second each node may send.
+        """
+        self._thread.wait(lambda: self._task().set_rate(per_second))
+
+    def cancel(self) -> None:
+        """
+        End the broadcast.
+        """
+        self._thread.wait(lambda: self._task().cancel())
+
+    def progress(self) -> int:
+        """
+        Tell how many messages have been sent so far.
+        """
+        sent: int = self._thread.wait(lambda: self._task().progress())
+        return sent
+
+    def users(self, first: int = 0, most: int = 1000) -> list[str]:
+        """
+        List users that have been reached, the earliest first.
+        """
+        users: list[str] = self._thread.wait(lambda: self._task().users(first, most))
+        return users
 
 
 class BlockingPushSender(BlockingSender):
