@@ -27,8 +27,8 @@ L{IServerEventListener}.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from mpush_tw.protocol.gateway import TimePoints
 
 _T = TypeVar("_T")
+_Coroutine = Coroutine[Any, Any, _T]
 
 
 # ----------------------------------------------------------------- values
@@ -291,7 +292,7 @@ class IServerEventListener(Interface):
     no built-in one. All that are installed hear, unless the settings name one.
     """
 
-    def event_occurred(event: Event) -> Deferred[None] | None:
+    def event_occurred(event: Event) -> Deferred[None] | _Coroutine[None] | None:
         """
         Take note of one event.
 
@@ -325,7 +326,9 @@ class IBindValidator(Interface):
     C{accept-all}, says yes.
     """
 
-    def validate(user_id: str, data: str | None) -> bool | Deferred[bool]:
+    def validate(
+        user_id: str, data: str | None
+    ) -> bool | Deferred[bool] | _Coroutine[bool]:
         """
         Decide whether the connection that sent this BIND may be bound.
 
@@ -360,7 +363,9 @@ class IUpstreamHandler(Interface):
     C{push-handler}; the default, C{drop}, keeps none.
     """
 
-    def message_received(message: UpstreamMessage) -> Deferred[None] | None:
+    def message_received(
+        message: UpstreamMessage,
+    ) -> Deferred[None] | _Coroutine[None] | None:
         """
         Take one message.
 

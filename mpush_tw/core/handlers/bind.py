@@ -4,6 +4,8 @@ BIND and UNBIND (server 8.4, 8.5).
 
 from __future__ import annotations
 
+from inspect import iscoroutine
+
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
@@ -76,6 +78,8 @@ class BindHandler:
         # Silently: the answer must be that of the BIND alone (S-4).
         await self._unbind_current(connection)
         verdict = self._validator.validate(user_id, message.data)
+        if iscoroutine(verdict):
+            verdict = Deferred.fromCoroutine(verdict)
         if isinstance(verdict, Deferred):
             verdict = await verdict.addTimeout(_VALIDATOR_SECONDS, self._clock)
         if not connection.connected:

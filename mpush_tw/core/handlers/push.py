@@ -4,6 +4,8 @@ PUSH from a device, and ACK (server 8.6, 8.7).
 
 from __future__ import annotations
 
+from inspect import iscoroutine
+
 from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
@@ -67,7 +69,9 @@ class PushHandler:
         except Exception:
             self._refused(Failure(), connection)
             return None
-        if waiting is None:
+        if iscoroutine(waiting):
+            waiting = Deferred.fromCoroutine(waiting)
+        if not isinstance(waiting, Deferred):
             self._accepted(None, connection, message)
             return None
         waiting.addTimeout(_HANDLER_SECONDS, self._clock)

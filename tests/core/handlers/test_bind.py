@@ -4,6 +4,8 @@ Tests for L{mpush_tw.core.handlers.bind} (server 8.4, 8.5).
 
 from __future__ import annotations
 
+from typing import Any
+
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
@@ -32,10 +34,10 @@ class FakeValidator:
     """
 
     def __init__(self) -> None:
-        self.verdict: bool | Deferred[bool] | Exception = True
+        self.verdict: Any = True
         self.asked: list[tuple[str, str | None]] = []
 
-    def validate(self, user_id: str, data: str | None) -> bool | Deferred[bool]:
+    def validate(self, user_id: str, data: str | None) -> Any:
         self.asked.append((user_id, data))
         if isinstance(self.verdict, Exception):
             raise self.verdict
@@ -351,6 +353,21 @@ class BindTests(BindTestCase):
         verdict.callback(True)
         self.assertEqual(self.device.answers, [_BOUND])
         self.successResultOf(waiting)
+
+    def test_validator_is_a_coroutine(self) -> None:
+        """
+        A validator may be an C{async def}.
+        """
+
+        async def think(answer: bool) -> bool:
+            return answer
+
+        self.validator.verdict = think(True)
+        self.bind("u")
+        self.assertEqual(self.device.user_id, "u")
+        self.validator.verdict = think(False)
+        self.bind("v")
+        self.assertNotEqual(self.device.user_id, "v")
 
     def test_validator_says_no_later(self) -> None:
         """

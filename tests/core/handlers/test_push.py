@@ -4,6 +4,8 @@ Tests for L{mpush_tw.core.handlers.push} (server 8.6, 8.7).
 
 from __future__ import annotations
 
+from typing import Any
+
 from twisted.internet.defer import Deferred, fail
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
@@ -33,9 +35,9 @@ class FakeUpstream:
 
     def __init__(self) -> None:
         self.received: list[UpstreamMessage] = []
-        self.answer: Deferred[None] | Exception | None = None
+        self.answer: Any = None
 
-    def message_received(self, message: UpstreamMessage) -> Deferred[None] | None:
+    def message_received(self, message: UpstreamMessage) -> Any:
         self.received.append(message)
         if isinstance(self.answer, Exception):
             raise self.answer
@@ -171,6 +173,22 @@ class UpstreamTests(PushTestCase):
         self.push(_AUTO_ACK)
         self.assertEqual(self.device.sent, [])
         self.assertTrue(self.device.connected)
+
+    def test_provider_is_a_coroutine(self) -> None:
+        """
+        A provider may be an C{async def}.
+        """
+
+        async def answer() -> None:
+            await later
+
+        later: Deferred[None] = Deferred()
+        self.upstream.answer = answer()
+        waiting = self.push(_AUTO_ACK)
+        assert waiting is not None
+        self.assertEqual(self.device.sent, [])
+        later.callback(None)
+        self.assertEqual(self.device.sent, [("ack", 5)])
 
     def test_provider_is_unavailable(self) -> None:
         """
