@@ -144,6 +144,7 @@ class Point:
     Something that a plug-in can take the place of (server 19.2, 19.3).
 
     @ivar name: In C{mp.spi}: the original's factory in our spelling.
+    @ivar built_in: The names of what comes with mpush_tw.
     @ivar aliases: Other names that are understood there.
     @ivar bounded: Whether the core waits for its Deferreds however long they take, so
         that somebody else has to bound them.
@@ -151,6 +152,7 @@ class Point:
 
     name: str
     interface: Any
+    built_in: tuple[str, ...]
     aliases: tuple[str, ...] = ()
     bounded: bool = False
 
@@ -162,24 +164,44 @@ class Point:
         return f"mp.spi.{self.name}"
 
 
-EVENT_LISTENER: Final = Point("server-event-listener", interfaces.IServerEventListener)
-BIND_VALIDATOR: Final = Point("bind-validator", interfaces.IBindValidator)
-CLIENT_CLASSIFIER: Final = Point("client-classifier", interfaces.IClientClassifier)
-PUSH_HANDLER: Final = Point("push-handler", interfaces.IUpstreamHandler)
-EXECUTOR: Final = Point("executor", interfaces.IExecutor, ("thread-pool-factory",))
-CACHE: Final = Point("cache-manager", interfaces.ICache, ("cache",), bounded=True)
-MESSAGE_QUEUE: Final = Point("mq-client", interfaces.IMessageQueue, bounded=True)
+EVENT_LISTENER: Final = Point(
+    "server-event-listener", interfaces.IServerEventListener, ("none",)
+)
+BIND_VALIDATOR: Final = Point(
+    "bind-validator", interfaces.IBindValidator, ("accept-all",)
+)
+CLIENT_CLASSIFIER: Final = Point(
+    "client-classifier", interfaces.IClientClassifier, ("os-name",)
+)
+PUSH_HANDLER: Final = Point("push-handler", interfaces.IUpstreamHandler, ("drop",))
+EXECUTOR: Final = Point(
+    "executor", interfaces.IExecutor, ("threads",), ("thread-pool-factory",)
+)
+CACHE: Final = Point(
+    "cache-manager", interfaces.ICache, ("memory", "redis"), ("cache",), bounded=True
+)
+MESSAGE_QUEUE: Final = Point(
+    "mq-client", interfaces.IMessageQueue, ("memory", "redis"), bounded=True
+)
 REGISTRY: Final = Point(
-    "service-registry", interfaces.IServiceRegistry, ("registry",), bounded=True
+    "service-registry",
+    interfaces.IServiceRegistry,
+    ("memory", "zookeeper"),
+    ("registry",),
+    bounded=True,
 )
 DISCOVERY: Final = Point(
-    "service-discovery", interfaces.IServiceDiscovery, ("discovery",), bounded=True
+    "service-discovery",
+    interfaces.IServiceDiscovery,
+    ("memory", "zookeeper"),
+    ("discovery",),
+    bounded=True,
 )
-PUSH_LISTENER: Final = Point("push-listener", interfaces.IPushListener)
-CIPHER: Final = Point("rsa-cipher", interfaces.IHandshakeCipher)
-JSON: Final = Point("json", interfaces.IJsonCodec)
+PUSH_LISTENER: Final = Point("push-listener", interfaces.IPushListener, ("gateway",))
+CIPHER: Final = Point("rsa-cipher", interfaces.IHandshakeCipher, ("rsa",))
+JSON: Final = Point("json", interfaces.IJsonCodec, ("msgspec",))
 DNS_MAPPING: Final = Point(
-    "dns-mapping", interfaces.IDnsMapping, ("dns-mapping-manager",)
+    "dns-mapping", interfaces.IDnsMapping, ("configured",), ("dns-mapping-manager",)
 )
 
 POINTS: Final[tuple[Point, ...]] = (
@@ -384,6 +406,20 @@ class Extensions:
         """
         return self._names.get(point.name)
 
+    def missing(self) -> Iterator[ConfigError]:
+        """
+        Find the names in the settings that nobody has, without making anything.
+        """
+        for point in POINTS:
+            wanted = self.wanted(point)
+            candidates = self._of(point)
+            if point is DISCOVERY:
+                # A registry may be one as well.
+                candidates += self._of(REGISTRY)
+            names = {*point.built_in, *(one.name for one in candidates)}
+            if wanted is not None and wanted not in names:
+                yield self._nobody(point, wanted, candidates)
+
     def _of(self, point: Point) -> list[Extension]:
         return [one for one in self._installed if one.provides is point.interface]
 
@@ -400,16 +436,26 @@ class Extensions:
                 f"found {wanted}, which several plug-ins are called: "
                 + ", ".join(one.where for one in found),
             )
-        there = sorted(f"{one.name} ({one.where})" for one in candidates)
+        raise self._nobody(point, wanted, candidates)
+
+    def _nobody(
+        self, point: Point, wanted: str, candidates: Sequence[Extension]
+    ) -> ConfigError:
+        """
+        Say that nobody is called as the settings want.
+        """
+        there = {one.name: f" ({one.where})" for one in candidates}
+        there.update((name, "") for name in point.built_in if name not in there)
+        names = [f"{name}{where}" for name, where in sorted(there.items())]
         problem = (
             f"found {wanted}, which no plug-in is called, expected one of those that "
-            f"there are: {', '.join(there) or 'none'}"
+            f"there are: {', '.join(names)}"
         )
         if self.broken:
             problem += ". These plug-in modules cannot be imported: " + ", ".join(
                 map(str, self.broken)
             )
-        raise ConfigError(point.key, problem)
+        return ConfigError(point.key, problem)
 
     def _first(self, point: Point, candidates: list[Extension]) -> Extension:
         first, *others = sorted(candidates, key=_rank)

@@ -334,6 +334,26 @@ class ChoiceTests(ChoiceTestCase):
         self.assertIn("twisted.plugins.tokens cannot be imported", notice)
         self.assertIn("(ImportError: no jwt)", notice)
 
+    def test_missing(self) -> None:
+        """
+        All names that nobody has can be listed before anything is made.
+        """
+        registry = Extension(IServiceRegistry, "consul", cannot)
+        extensions = self.extensions(
+            validator("tokens", factory=cannot),
+            registry,
+            bind_validator="tokens",
+            cache="redis",
+            discovery="consul",
+            push_handler="inbox",
+            json="fast",
+        )
+        self.assertEqual(
+            [error.key for error in extensions.missing()],
+            ["mp.spi.push-handler", "mp.spi.json"],
+        )
+        self.assertEqual(extensions.chosen, [])
+
     def test_twice_by_name(self) -> None:
         """
         Two of one name cannot be told apart.

@@ -350,6 +350,8 @@ class PointTests(ExtendedNodeTestCase):
             "dns-mapping": "configured",
         }
         self.assertEqual(list(names), [point.name for point in POINTS])
+        for point in POINTS:
+            self.assertIn(names[point.name], point.built_in)
         named = [f"mp.spi.{point}={name}" for point, name in names.items()]
         node = self.make(settings=named)
         chosen = {one.point.name: one for one in node.extensions.chosen}

@@ -14,9 +14,12 @@ from typing import Any, NoReturn
 
 import click
 
+from twisted.internet.task import Clock
+
 from mpush_tw.config import LoadedSettings, SettingsError, load_settings, mask, render
 from mpush_tw.config.settings import Settings
 from mpush_tw.errors import ConfigError
+from mpush_tw.extensions import Extensions
 
 __all__ = ["config_group"]
 
@@ -37,6 +40,9 @@ def check(file: str) -> None:
     Ends with status 0 and a summary, or with status 1 and a line for each problem.
     """
     loaded = _load(file, ())
+    extensions = Extensions.find(loaded.settings, Clock())
+    if missing := list(extensions.missing()):
+        _refuse(missing)
     click.echo(f"{file}: good")
     for name, value in _summary(loaded.settings):
         click.echo(f"{name:<10} {value}")

@@ -89,6 +89,17 @@ class CheckTests(ConfigTestCase):
         keys = [line.partition(":")[0] for line in result.stderr.splitlines()]
         self.assertEqual(keys, ["mp.core.max-packet-size", "mp.net.ws-path"])
 
+    def test_plug_in(self) -> None:
+        """A plug-in that is not installed is told, with what there is."""
+        path = self.write("mp.spi { bind-validator=ldap, json=msgspec }")
+        result = self.run_command("check", path)
+        self.assertEqual(
+            result.stderr,
+            "mp.spi.bind-validator: found ldap, which no plug-in is called, expected "
+            "one of those that there are: accept-all\n",
+        )
+        self.assertEqual(result.exit_code, 1)
+
     def test_missing(self) -> None:
         """A file that does not exist is named, without a traceback."""
         result = self.run_command("check", "/no/such")

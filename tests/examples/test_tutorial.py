@@ -230,10 +230,13 @@ class TutorialTests(SynchronousTestCase):
         self.assertEqual(
             table, {point.name: point.interface.__name__ for point in POINTS}
         )
-        for names, _, _ in rows:
+        for names, _, defaults in rows:
             name, *aliases = re.findall(r"`([\w-]+)`", names)
             (point,) = [one for one in POINTS if one.name == name]
             self.assertLessEqual(set(aliases), set(point.aliases))
+            if "`" in defaults:
+                shown = re.findall(r"`([\w-]+)`", defaults)
+                self.assertEqual(set(shown), set(point.built_in))
 
     def test_greeter(self) -> None:
         """
