@@ -38,6 +38,7 @@ MODULES = (
     "test_sessions",
     "test_broadcast",
     "test_device",
+    "test_http",
     "test_interruptions",
     "test_original",
     "test_smoke",

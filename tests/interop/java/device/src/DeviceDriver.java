@@ -1,10 +1,14 @@
 import com.mpush.api.Client;
 import com.mpush.api.ClientListener;
+import com.mpush.api.http.HttpCallback;
+import com.mpush.api.http.HttpRequest;
+import com.mpush.api.http.HttpResponse;
 import com.mpush.api.push.AckModel;
 import com.mpush.api.push.PushCallback;
 import com.mpush.api.push.PushContext;
 import com.mpush.client.ClientConfig;
 import java.nio.charset.StandardCharsets;
+import java.util.HashMap;
 import java.util.Map;
 
 /**
@@ -15,12 +19,14 @@ import java.util.Map;
  * for the reusable session; without it there is none), device.delay (ms that it takes to
  * acknowledge by itself), device.heartbeat (ms).
  *
- * Orders: start, stop, bind user, unbind, ack id, health, push text [ack].
+ * Orders: start, stop, bind user, unbind, ack id, health, push text [ack], http method
+ * url timeout [header text] [body text].
  *
  * Events: "ready" before anything; "connected", "disconnected"; "handshake" (of either
  * kind) with the heartbeat in ms; "push" with text and id (0 if the app need not ack);
  * "kick" with device and user; "health" with ok; "answered" or "unanswered" for an own
- * push; "error" for an order that failed.
+ * push; "http" with url, status, reason, body and the header X-Web; "error" for an order
+ * that failed.
  */
 public final class DeviceDriver implements ClientListener {
     private final Steering steering = new Steering();
@@ -78,9 +84,49 @@ public final class DeviceDriver implements ClientListener {
             case "push":
                 push(order.get("text"), order.getOrDefault("ack", "AUTO_ACK"));
                 break;
+            case "http":
+                http(order);
+                break;
             default:
                 throw new IllegalArgumentException(order.get("order"));
         }
+    }
+
+    private void http(Map<String, String> order) {
+        String url = order.get("url");
+        HttpRequest request =
+                HttpRequest.build(Byte.parseByte(order.get("method")), url)
+                        .setTimeout(Integer.parseInt(order.get("timeout")));
+        if (order.containsKey("header")) {
+            Map<String, String> headers = new HashMap<>();
+            headers.put("X-Device", order.get("header"));
+            request.setHeaders(headers);
+        }
+        if (order.containsKey("body")) {
+            request.setBody(
+                    order.get("body").getBytes(StandardCharsets.UTF_8), "text/plain; charset=utf-8");
+        }
+        request.setCallback(new HttpCallback() {
+            @Override
+            public void onResponse(HttpResponse response) {
+                byte[] body = response.body == null ? new byte[0] : response.body;
+                Map<String, String> headers =
+                        response.headers == null ? new HashMap<>() : response.headers;
+                steering.tell(
+                        "http",
+                        "url", url,
+                        "status", response.statusCode,
+                        "reason", response.reasonPhrase,
+                        "web", headers.getOrDefault("X-Web", ""),
+                        "body", new String(body, StandardCharsets.UTF_8));
+            }
+
+            @Override
+            public void onCancelled() {
+                steering.tell("http", "url", url, "status", 0);
+            }
+        });
+        client.sendHttp(request);
     }
 
     private void push(String text, String ack) {
