@@ -6,6 +6,7 @@ install}, and the next node that starts has them (server 19.1).
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mpush_tw.extensions import canonical_name
 from tests.examples.support import PLUGINS, end_in_time
 from tests.servers import end_with_parent, missing
+from tests.support import RawPeer
 from tests.test_embedding import CONFIG
 
 ROOT = Path(__file__).parents[2]
@@ -168,6 +170,19 @@ class InstallationTests(SynchronousTestCase):
         self.assertIn("START SUCCESS", text)
         return text
 
+    def wait_for_reactor(self, text: str) -> None:
+        """
+        Wait until the node answers a heartbeat: then its reactor runs, and takes the
+        order to stop.
+
+        @param text: What it has said.
+        """
+        (port,) = re.findall(r"devices: port (\d+)", text)
+        peer = RawPeer(int(port))
+        self.addCleanup(peer.close)
+        peer.send(b"\xdf")
+        self.assertEqual(peer.packet(SECONDS), (1, 0, 0, b""))
+
     def test_contents(self) -> None:
         """
         A wheel has the module for Twisted, and nothing that would hide Twisted's own.
@@ -187,6 +202,7 @@ class InstallationTests(SynchronousTestCase):
         text = self.said(process)
         for point, name in _PROJECTS.values():
             self.assertIn(f"{point}: the plug-in {name} serves", text)
+        self.wait_for_reactor(text)
         process.terminate()
         output, _ = process.communicate(timeout=SECONDS)
         self.assertEqual(process.returncode, 0, output)
