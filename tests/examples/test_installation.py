@@ -5,6 +5,7 @@ install}, and the next node that starts has them (server 19.1).
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
 import shutil
@@ -71,6 +72,7 @@ def wheels() -> dict[str, Path]:
     Build a wheel of each project, once for all tests.
     """
     directory = Path(tempfile.mkdtemp(prefix="mpush-wheels-"))
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
     built = {}
     for name in _PROJECTS:
         # In a copy: building leaves its own things behind.
@@ -97,16 +99,6 @@ class InstallationTests(SynchronousTestCase):
         self.directory = Path(self.mktemp()).absolute()
         self.site = self.directory / "site"
         self.site.mkdir(parents=True)
-
-    @classmethod
-    def tearDownClass(cls) -> None:
-        """
-        Remove the wheels.
-        """
-        if wheels.cache_info().currsize:
-            for wheel in wheels().values():
-                shutil.rmtree(wheel.parents[1], ignore_errors=True)
-            wheels.cache_clear()
 
     def install(self, *names: str) -> None:
         """
