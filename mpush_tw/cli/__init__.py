@@ -12,7 +12,13 @@ from mpush_tw import __version__
 
 _COMMANDS = {
     "client": ("mpush_tw.cli.client", "client", "Be a device: print what arrives."),
-    "push": ("mpush_tw.cli.push", "push", "Push a text to a user."),
+    "push": ("mpush_tw.cli.push", "push", "Push a text to a user, or to many."),
+    "broadcast": (
+        "mpush_tw.cli.broadcast",
+        "broadcast",
+        "Push a text to everybody, or count whom it would reach.",
+    ),
+    "trace": ("mpush_tw.cli.trace", "trace", "Show what became of a push."),
     "bench": ("mpush_tw.cli.bench", "bench", "Measure a node."),
     "keygen": ("mpush_tw.cli.keygen", "keygen", "Make an RSA key pair for a node."),
     "config": ("mpush_tw.cli.config", "config_group", "Check or show a configuration."),

@@ -74,13 +74,16 @@ class HelpTests(SynchronousTestCase):
     def test_help_names_every_command(self) -> None:
         """The help lists all commands and the three lines to try."""
         output = invoke("--help").output
-        for word in ("client", "push", "bench", "keygen", "config", "version"):
+        for word in (
+            *("client", "push", "broadcast", "trace"),
+            *("bench", "keygen", "config", "version"),
+        ):
             self.assertIn(f"\n  {word} ", output)
         self.assertIn('mpush push alice "hello"', output)
 
     def test_each_command_has_examples(self) -> None:
         """Each command's own help shows how it is used."""
-        for command in ("client", "push", "bench", "keygen"):
+        for command in ("client", "push", "broadcast", "trace", "bench", "keygen"):
             result = invoke(command, "--help")
             self.assertEqual(result.exit_code, 0)
             self.assertIn("Example", result.output, command)
@@ -154,9 +157,9 @@ class KeygenTests(SynchronousTestCase):
         self.assertEqual(invoke("keygen", "--bits", "512").exit_code, 2)
 
 
-class NodeCommandTests(SynchronousTestCase):
+class NodeCommandTestCase(SynchronousTestCase):
     """
-    C{mpush client} and C{mpush push}, as processes, against a real node.
+    A real node, and commands as processes.
     """
 
     def setUp(self) -> None:
@@ -167,7 +170,9 @@ class NodeCommandTests(SynchronousTestCase):
     def run_push(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return run("push", *arguments, "--gateway", self.gateway)
 
-    def device(self, user: str, count: int, *where: str) -> subprocess.Popen[str]:
+    def device(
+        self, user: str, count: int, *where: str, tags: str = ""
+    ) -> subprocess.Popen[str]:
         process = subprocess.Popen(
             [
                 *COMMAND,
@@ -178,6 +183,7 @@ class NodeCommandTests(SynchronousTestCase):
                 self.target.public_key,
                 "--count",
                 str(count),
+                *(("--tags", tags) if tags else ()),
             ],
             env=os.environ | {"PYTHONPATH": ROOT, "PYTHONUNBUFFERED": "1"},
             stdout=subprocess.PIPE,
@@ -192,6 +198,12 @@ class NodeCommandTests(SynchronousTestCase):
             if f"bound as {user}" in line:
                 return process
         self.fail("the device was not bound")
+
+
+class NodeCommandTests(NodeCommandTestCase):
+    """
+    C{mpush client} and C{mpush push} against a real node.
+    """
 
     def test_message_arrives(self) -> None:
         """A text arrives, with each kind of acknowledgement, and the device leaves."""
