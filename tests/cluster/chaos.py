@@ -110,7 +110,13 @@ class ChaosTests(ClusterTestCase):
         node = dice.choice(self.nodes)
         length = dice.uniform(0.3, 6.0)
         redis = dice.choice(
-            (self.redis_restarts, self.redis_loses, self.redis_stands, self.redis_dies)
+            (
+                self.redis_restarts,
+                self.redis_loses,
+                self.redis_stands,
+                self.redis_dies,
+                self.redis_ages,
+            )
         )
         registry = dice.choice((self.registry_restarts, self.registry_stands))
         fate = dice.choice((self.node_dies, self.node_stands, self.node_stops))
@@ -145,6 +151,14 @@ class ChaosTests(ClusterTestCase):
         Killed; when it comes back later it has what it had.
         """
         self.redis.cli("SAVE")
+        self.redis.kill()
+        await pause(length)
+        self.redis.start()
+
+    async def redis_ages(self, length: float) -> None:
+        """
+        Killed; when it comes back it has what it had when it was last saved.
+        """
         self.redis.kill()
         await pause(length)
         self.redis.start()
