@@ -13,6 +13,7 @@ has no room for so many connections.
 from __future__ import annotations
 
 import argparse
+import gc
 import resource
 import time
 from collections.abc import Mapping
@@ -49,7 +50,11 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=64, help="bytes of content")
     parser.add_argument("--ack", action="store_true", help="devices acknowledge")
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument(
+        "--gc-threshold", type=int, default=700, help="of the sender's process"
+    )
     options = parser.parse_args()
+    gc.set_threshold(options.gc_threshold)
     settings = {
         **cluster_settings(options.redis, options.zookeeper),
         "mp.zk.namespace": "mpush-lists",

@@ -5,6 +5,10 @@ beside a node of the original that knows none of it.
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,7 +38,7 @@ from mpush_tw.sender._queries import NO_ANSWERS
 from mpush_tw.sender.blocking import BlockingPushSender
 from mpush_tw.service import Node
 from tests.datagrams import GROUP, LOOPBACK, multicast_works
-from tests.integration.test_sender_node import Device, SenderNodeTestCase
+from tests.integration.test_sender_node import ROOT, Device, SenderNodeTestCase
 from tests.integration.test_udp_node import DatagramNodeTestCase
 
 
@@ -478,6 +482,100 @@ class MixedTests(BroadcastNodeTestCase):
             self.assertEqual(len((await sender.trace("t1")).silent), 1)
             result = await sender.broadcast(PushContext(b"x"))
             self.assertTrue(result.succeeded)
+
+        return self.run_async(story())
+
+
+class ManualTests(BroadcastNodeTestCase):
+    """
+    The programs in C{docs/sending.md} for lists, broadcasts and traces, run as they
+    stand but for the port.
+    """
+
+    async def run_example(self, number: int) -> list[str]:
+        """
+        Run one, counted from the first of the page.
+
+        @return: What it printed, by lines.
+        """
+        manual = (ROOT / "docs" / "sending.md").read_text()
+        program = re.findall(r"```python\n(.*?)```", manual, re.DOTALL)[number]
+        self.assertEqual(program.count("3001"), 1)
+        program = program.replace("3001", str(self.node.gateway_listener.port))
+        done = await deferToThread(
+            subprocess.run,
+            [sys.executable, "-c", program],
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        self.assertEqual(done.stderr, "")
+        return done.stdout.splitlines()
+
+    def test_list(self) -> Any:
+        """
+        The program for a list prints its end, and what became of each user.
+        """
+
+        async def story() -> None:
+            await self.device("alice")
+            self.assertEqual(
+                await self.run_example(4),
+                [
+                    "2 of 2: {'SUCCESS': 1, 'OFFLINE': 1}",
+                    "not all reached",
+                    "alice SUCCESS",
+                    "bob OFFLINE",
+                    "not sent to []",
+                ],
+            )
+
+        return self.run_async(story())
+
+    def test_broadcast(self) -> Any:
+        """
+        That for a broadcast counts first, and sends then.
+        """
+
+        async def story() -> None:
+            devices = await self.devices({"alice": "vip", "bob": None})
+            first, second, node = await self.run_example(5)
+            self.assertEqual(first, "would reach 1 of 2")
+            self.assertEqual(second, "SUCCESS 1 sent")
+            self.assertRegex(node, r"^SUCCESS BroadcastCounts\(online=2, matched=1, ")
+            self.assertEqual(
+                await self.got(devices), {"alice": [b"hello vips"], "bob": []}
+            )
+
+        return self.run_async(story())
+
+    def test_task(self) -> Any:
+        """
+        That for the control of one begins slowly and ends fast.
+        """
+
+        async def story() -> None:
+            await self.devices({"alice": None, "bob": None, "carol": None})
+            self.assertEqual(
+                await self.run_example(6),
+                ["3 sent to ['alice', 'bob', 'carol']", "SUCCESS"],
+            )
+
+        return self.run_async(story())
+
+    def test_trace(self) -> Any:
+        """
+        That for a trace prints what happened where.
+        """
+
+        async def story() -> None:
+            device = await self.device("alice")
+            device.acknowledges = True
+            lines = await self.run_example(7)
+            self.assertEqual(lines[0], "alice ack_success")
+            self.assertEqual(lines[1], "begin at the sender")
+            self.assertEqual(lines[-1], "success-end at the node")
 
         return self.run_async(story())
 
