@@ -708,13 +708,15 @@ class ServerTests(FailureTestCase):
 
     own_server = True
 
-    async def pair(self) -> tuple[ZooKeeperRegistry, FakeServiceListener, Any]:
+    async def pair(
+        self, **changed: Any
+    ) -> tuple[ZooKeeperRegistry, FakeServiceListener, Any]:
         """
         A registry with a node, a peer that listens, and the node's entry.
         """
-        registry = await self.started()
+        registry = await self.started(**changed)
         await registry.register(node("a"))
-        peer = await self.started()
+        peer = await self.started(**changed)
         listener = await self.listening(peer, node("a"))
         return registry, listener, self.entry()
 
@@ -777,7 +779,8 @@ class ServerTests(FailureTestCase):
         """
         A restarted server finds the sessions again: nobody's node goes.
         """
-        registry, listener, before = await self.pair()
+        # Longer than a restart takes on a busy machine.
+        registry, listener, before = await self.pair(session_timeout=10.0)
         await deferToThread(self.server.restart)
         self.assertEqual(await self.asked(registry), [node("a")])
         await pause(0.5)
