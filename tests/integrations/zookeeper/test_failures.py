@@ -790,11 +790,12 @@ class ServerTests(FailureTestCase):
     @steps
     async def test_killed_for_long(self) -> None:
         """
-        One that was away for longer than a session, too: its sessions wait for it.
+        One that was away for longer than a session, too: its sessions wait for it, and
+        then have their time to be taken up again.
         """
-        registry, listener, before = await self.pair()
+        registry, listener, before = await self.pair(session_timeout=6.0)
         self.server.kill()
-        await pause(5.0)
+        await pause(7.0)
         await deferToThread(self.server.start)
         self.assertEqual(await self.asked(registry), [node("a")])
         await pause(0.5)
