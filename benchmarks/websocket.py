@@ -30,7 +30,7 @@ from mpush_tw.bench.node import NodeProcess, free_port
 from mpush_tw.bench.report import machine
 from mpush_tw.protocol.commands import Command
 from mpush_tw.protocol.gateway import GatewayPush
-from mpush_tw.protocol.packet import encode_packet
+from mpush_tw.protocol.packet import HEADER, HEADER_SIZE, encode_packet
 
 _KEY = b"dGhlIHNhbXBsZSBub25jZQ=="
 _OPENING = (
@@ -120,36 +120,47 @@ class Page(Protocol):
 class Sender(Protocol):
     """
     Keeps a number of pushes under way through the gateway.
+
+    @ivar done: How many have been answered.
     """
 
     def __init__(self) -> None:
         self.done = 0
-        self._next: Callable[[], bytes] = lambda: b""
+        self._next: Callable[[], bytes] = bytes
         self._running = False
-        self._answers = 0
+        self._buffer = b""
 
-    def start(self, make: Callable[[], bytes], window: int, answer_size: int) -> None:
+    def start(self, make: Callable[[], bytes], window: int) -> None:
         """
         Begin.
 
         @param make: Gives the next push.
-        @param answer_size: 0 to find out: then only one push is under way at first.
         """
         self._next, self._running = make, True
-        assert self.transport is not None
-        self.transport.write(b"".join(make() for _ in range(window)))
+        self._send(window)
 
     def stop(self) -> None:
         self._running = False
 
+    def _send(self, count: int) -> None:
+        assert self.transport is not None
+        self.transport.write(b"".join(self._next() for _ in range(count)))
+
     def dataReceived(self, data: bytes) -> None:
-        # Answers are OK packets of different lengths; each has this in front of its
-        # body: one command byte and one code.
-        count = data.count(b"\x0b\x00\x00\x00")
+        data = self._buffer + data
+        count = position = 0
+        while position + HEADER_SIZE <= len(data):
+            length = HEADER.unpack_from(data, position)[0]
+            end = position + HEADER_SIZE + int(length)
+            if end > len(data):
+                break
+            assert data[position + 4] == Command.OK
+            position = end
+            count += 1
+        self._buffer = data[position:]
         self.done += count
         if self._running and count:
-            assert self.transport is not None
-            self.transport.write(b"".join(self._next() for _ in range(count)))
+            self._send(count)
 
 
 class Bench:
@@ -269,7 +280,7 @@ class Bench:
                 turn += 1
                 return packets[turn % users]
 
-            sender.start(make, window, 0)
+            sender.start(make, window)
             await self.sleep(_WARM_SECONDS)
             before, began = sender.done, time.monotonic()
             bytes_before = self.received

@@ -8,12 +8,11 @@ The suite is a Python 2 program. With a Python 2.7 of any origin::
     PYTHONPATH=. python -m tests.websocket.autobahn \\
         env PYTHONPATH=wstest python2.7 wstest/bin/wstest
 
-or with the suite's own image, C{docker run --rm --network host -v ...
-crossbario/autobahn-testsuite wstest}, whose working directory must be this one. The
-last arguments are the command; C{--cases} says which cases, C{--seconds} for how long.
+The last arguments are the command; C{--cases} says which cases (C{9.*,12.*,13.*} are
+the rest), C{--seconds} for how long.
 
-It ends with status 0 if no case failed. Cases about compression and about large
-messages take minutes; without C{--cases} these are left out.
+It ends with status 0 if no case failed. Cases about compression take ten minutes each
+section; without C{--cases} only the quick ones are run.
 """
 
 from __future__ import annotations
@@ -57,7 +56,7 @@ def main(cases: str, seconds: int, command: tuple[str, ...]) -> None:
     try:
         assert echo.stdout is not None
         echo.stdout.readline()
-        with TemporaryDirectory(dir=".") as folder:
+        with TemporaryDirectory() as folder:
             results = _run(port, cases.split(","), Path(folder), command, seconds)
     finally:
         echo.terminate()
