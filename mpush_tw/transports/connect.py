@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IAddress, IProtocol, IPushProducer, IReactorTime
+from twisted.internet.interfaces import IAddress, IProtocol, IReactorTime
 from twisted.internet.protocol import ServerFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -26,14 +26,10 @@ from mpush_tw.protocol.body import Cipher, open_body, seal_body
 from mpush_tw.protocol.commands import Command, Flag
 from mpush_tw.protocol.messages import (
     BindUser,
-    Error,
-    FastConnectOk,
     Handshake,
-    HandshakeOk,
     HttpRequest,
     HttpResponse,
     Kick,
-    Ok,
 )
 from mpush_tw.protocol.packet import (
     HEADER,
@@ -43,6 +39,11 @@ from mpush_tw.protocol.packet import (
     encode_packet,
 )
 from mpush_tw.protocol.prepared import PreparedPush
+from mpush_tw.transports._device import (
+    ANSWER_COMMANDS,
+    LONG_PACKET,
+    DeviceConnection,
+)
 
 _PUSH = int(Command.PUSH)
 _ACK = int(Command.ACK)
@@ -50,20 +51,7 @@ _KICK = int(Command.KICK)
 _HANDSHAKE = int(Command.HANDSHAKE)
 _HEARTBEAT = int(Command.HEARTBEAT)
 _CRYPTO = int(Flag.CRYPTO)
-_LONG = 16384
 _pack_header = HEADER.pack
-
-_ANSWERS: dict[type, int] = {
-    Ok: int(Command.OK),
-    Error: int(Command.ERROR),
-    HandshakeOk: int(Command.HANDSHAKE),
-    FastConnectOk: int(Command.FAST_CONNECT),
-    HttpResponse: int(Command.HTTP_PROXY),
-}
-"""
-Which command an answer travels as. All go raw but L{HandshakeOk} and what a web server
-has answered (protocol 8).
-"""
 
 
 class ConnectDoor:
@@ -126,22 +114,17 @@ class ConnectDoor:
         self.opened = opened
 
 
-@implementer(IProtocol, IPushProducer)
-class ConnectProtocol(Connection):
+@implementer(IProtocol)
+class ConnectProtocol(DeviceConnection):
     """
     One device.
     """
 
     __slots__ = (
         "_batch",
-        "_closing",
-        "_congested",
         "_decoder",
         "_door",
         "_packets",
-        "_reason",
-        "_waiting",
-        "transport",
     )
 
     def __init__(self, door: ConnectDoor) -> None:
@@ -149,30 +132,15 @@ class ConnectProtocol(Connection):
         self._door = door
         self._decoder = PacketDecoder(door.max_packet_size)
         self._batch: list[bytes] | None = None
-        self._closing = False
-        self._congested = False
-        self._reason = "peer"
         self._packets: Iterator[Packet] | None = None
-        self._waiting: Deferred[None] | None = None
-        self.transport: Any = None
 
     # ------------------------------------------------------ called by Twisted
 
-    def makeConnection(self, transport: Any) -> None:
-        self.transport = transport
-        self.connectionMade()
-
     def connectionMade(self) -> None:
         door = self._door
-        door.metrics.opened += 1
         # A device that does not read is not read from either.
         self.transport.registerProducer(self, True)
-        door.connections.add(self)
-        door.opened(self)
-        if door.log.conn.info_on:
-            door.log.conn.info(
-                "client connected conn={channel}", channel=self.channel()
-            )
+        self._arrived(door.connections, door.opened, door.metrics, door.log)
 
     def dataReceived(self, data: bytes) -> None:
         if self._closing:
@@ -190,17 +158,9 @@ class ConnectProtocol(Connection):
         door = self._door
         self._closing = True
         self._packets = None
-        door.metrics.closed[self._reason] += 1
-        door.connections.remove(self)
-        door.admission.release(self.transport.client[0])
-        if door.log.conn.info_on:
-            door.log.conn.info("client disconnected conn={conn}", conn=self)
-        waiting, self._waiting = self._waiting, None
-        if waiting is None:
-            door.closed(self)
-        else:
-            # The handler that is under way must see the end of the routes it makes.
-            waiting.addCallback(lambda _: door.closed(self))
+        self._left(
+            door.connections, door.admission, door.closed, door.metrics, door.log
+        )
 
     # ------------------------------------------------------------ packets in
 
@@ -219,9 +179,7 @@ class ConnectProtocol(Connection):
                     return
                 if waiting is not None:
                     self._packets = packets
-                    self._waiting = waiting
-                    self.transport.pauseProducing()
-                    waiting.addCallback(self._go_on)
+                    self._wait_for(waiting)
                     return
         except ProtocolError as error:
             door.metrics.decode_errors["framing"] += 1
@@ -239,32 +197,12 @@ class ConnectProtocol(Connection):
 
     def _go_on(self, result: None) -> None:
         packets, self._packets = self._packets, None
-        self._waiting = None
+        self._under_way = None
         if packets is None or self._closing:
             return
         if not self._congested:
             self.transport.resumeProducing()
         self._handle(packets)
-
-    # --------------------------------------------------------- backpressure
-
-    def pauseProducing(self) -> None:
-        self._congested = True
-        self.transport.pauseProducing()
-
-    def resumeProducing(self) -> None:
-        self._congested = False
-        if self._waiting is None and not self._closing:
-            self.transport.resumeProducing()
-
-    def stopProducing(self) -> None:
-        pass
-
-    def outbound_overflow(self) -> None:
-        """
-        Called by the transport when C{mp.limits.max-outbound} is passed.
-        """
-        self.abort("max-outbound")
 
     def expired(self, now: float) -> None:
         """
@@ -295,25 +233,11 @@ class ConnectProtocol(Connection):
 
     # ----------------------------------------------------------- packets out
 
-    @property
-    def peer(self) -> str:
-        if self.transport is None:
-            return "?"
-        host, port = self.transport.client[:2]
-        return f"{host}:{port}"
-
-    @property
-    def connected(self) -> bool:
-        return not self._closing
-
-    @property
-    def busy(self) -> bool:
-        return bool(self.transport.busy)
-
     def answer(self, session_id: int, message: Answer) -> bool:
-        cmd = _ANSWERS[type(message)]
+        cmd = ANSWER_COMMANDS[type(message)]
         flags, body = 0, message.encode()
-        # What the proxy answers by itself has no headers, not even an empty map.
+        # All go raw but a handshake and what a web server answered (protocol 8). What
+        # the proxy answers by itself has no headers, not even an empty map.
         fetched = isinstance(message, HttpResponse) and message.headers is not None
         if fetched or cmd == _HANDSHAKE:
             flags, body = seal_body(body, self.cipher, self._door.compress_threshold)
@@ -351,7 +275,7 @@ class ConnectProtocol(Connection):
         metrics = self._door.metrics
         metrics.packets_out[cmd] += 1
         metrics.bytes_out += len(data)
-        if asked_for and len(data) > _LONG:
+        if asked_for and len(data) > LONG_PACKET:
             # Longer than what may wait for a device, perhaps; the proxy bounds it.
             self._flush()
             self.transport.write_granted(data)

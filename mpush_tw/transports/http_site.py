@@ -185,10 +185,16 @@ class BoundedSite(Site):
         """
         if len(self._channels) >= self._max_connections:
             self.dropped += 1
+            self.made_room()
             quiet = next(iter(self._channels))
             del self._channels[quiet]
             quiet.give_way()
         self._channels[channel] = None
+
+    def made_room(self) -> None:
+        """
+        Called when a connection is closed to make room; for those who count it.
+        """
 
     def answered(self, channel: BoundedChannel) -> None:
         """

@@ -38,11 +38,9 @@ import twisted
 from twisted.application.internet import TimerService
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFDSet, IReactorTime
-from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
-from twisted.web import http
 from twisted.web.resource import Resource
-from twisted.web.server import Request, Site
+from twisted.web.server import Request
 
 from mpush_tw import __version__
 from mpush_tw.core.events import Events
@@ -56,6 +54,7 @@ from mpush_tw.core.registry import Connections
 from mpush_tw.core.routing.local import LocalRoutes
 from mpush_tw.interfaces import IExecutor, IHttpFetcher, PoolStatistics
 from mpush_tw.protocol.commands import command_name
+from mpush_tw.transports.http_site import BoundedSite
 from mpush_tw.transports.write_through import ListeningService
 
 __all__ = ["MetricsNode", "NodeCollector", "RuntimeSamples", "metrics_site"]
@@ -78,7 +77,7 @@ Upper bounds of the histograms of lag and of garbage collection, in seconds.
 
 MAX_CONNECTIONS = 50
 """
-Connections to this door at a time; one more is closed at once.
+Connections to this door at a time; for one more the quietest is closed.
 """
 
 REQUEST_SECONDS = 15
@@ -90,11 +89,6 @@ IDLE_SECONDS = 60
 """
 How long after an answer the next request must have come: the usual scrape interval, so
 that a scraper keeps its connection.
-"""
-
-_LINGER_SECONDS = 15
-"""
-How long the last answer of a connection may take to reach its peer.
 """
 
 _CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
@@ -782,110 +776,36 @@ class _Health(Resource):
         return b"ok"
 
 
-class _SmallRequest(Request):
-    """
-    A request whose body does not fill a disk: nothing here reads one.
-    """
-
-    def handleContentChunk(self, data: bytes) -> None:
-        content = self.content
-        assert content is not None
-        if content.tell() + len(data) > _MAX_BODY:
-            self.channel.loseConnection()
-        else:
-            content.write(data)
-
-
-class _Channel(http.HTTPChannel):
-    """
-    A connection that its site knows of while it is open, and that ends when a request
-    or the taking of an answer takes too long.
-    """
-
-    factory: MetricsSite
-    transport: Any
-    _closing = False
-
-    def connectionMade(self) -> None:
-        super().connectionMade()  # type: ignore[no-untyped-call]
-        self.factory.channels.add(self)
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self.factory.channels.discard(self)
-        super().connectionLost(reason)  # type: ignore[no-untyped-call]
-
-    def resetTimeout(self) -> None:
-        """
-        Called for all that is received. It wins no time: a peer that sends a byte now
-        and then would never end its request.
-        """
-
-    def dataReceived(self, data: bytes) -> None:
-        if not self._closing:
-            super().dataReceived(data)  # type: ignore[no-untyped-call]
-
-    def requestDone(self, request: http.Request) -> None:
-        """
-        Wait for the next request. One that came already, while the peer does not take
-        the answers, ends the connection: they would pile up.
-        """
-        self._savedTimeOut = IDLE_SECONDS
-        if self._waitingForTransport and self.clearLineBuffer():  # type: ignore[no-untyped-call]
-            self.persistent = False
-        super().requestDone(request)  # type: ignore[no-untyped-call]
-
-    def loseConnection(self) -> None:
-        """
-        Close when what was answered has gone out, or has had its time. Idempotent.
-        """
-        if self._closing:
-            return
-        self._closing = True
-        super().loseConnection()  # type: ignore[no-untyped-call]
-        if self in self.factory.channels:
-            self.setTimeout(_LINGER_SECONDS)  # type: ignore[no-untyped-call]
-
-    def timeoutConnection(self) -> None:
-        if self._closing:
-            self.transport.abortConnection()
-        else:
-            self.loseConnection()
-
-
-class MetricsSite(Site):
+class MetricsSite(BoundedSite):
     """
     Serves one node's metrics, and samples while its port is open.
 
     @ivar samples: What it samples.
-    @ivar channels: The connections that are open, L{MAX_CONNECTIONS} at most.
-    @ivar refused: Connections that were not admitted, by limit.
     """
-
-    noisy = False
-    protocol = _Channel  # type: ignore[assignment]
 
     def __init__(
         self,
         root: Resource,
         samples: RuntimeSamples,
         clock: IReactorTime,
-        refused: Counter[str],
+        limits: Counter[str],
     ) -> None:
-        super().__init__(  # type: ignore[no-untyped-call]
-            root, requestFactory=_SmallRequest, timeout=REQUEST_SECONDS, reactor=clock
+        """
+        @param limits: Counts the connections that were closed for others' sake.
+        """
+        super().__init__(
+            root,
+            clock,
+            max_connections=MAX_CONNECTIONS,
+            request_seconds=REQUEST_SECONDS,
+            idle_seconds=IDLE_SECONDS,
+            max_body=_MAX_BODY,
         )
         self.samples = samples
-        self.channels: set[_Channel] = set()
-        self.refused = refused
+        self._limits = limits
 
-    def buildProtocol(self, addr: Any) -> Any:
-        """
-        Take a connection in, or have it closed.
-        """
-        if len(self.channels) >= MAX_CONNECTIONS:
-            self.refused["metrics-connections"] += 1
-            return None
-        return super().buildProtocol(addr)  # type: ignore[no-untyped-call]
+    def made_room(self) -> None:
+        self._limits["metrics-connections"] += 1
 
     def startFactory(self) -> None:
         super().startFactory()
@@ -897,14 +817,7 @@ class MetricsSite(Site):
         and a scraper would hold its own open for the next time.
         """
         self.samples.stop()
-        for channel in list(self.channels):
-            channel.loseConnection()
         super().stopFactory()
-
-    def log(self, request: http.Request) -> None:
-        """
-        Log nothing: a line for every scrape would bury the others.
-        """
 
 
 def metrics_site(node: MetricsNode) -> MetricsSite:

@@ -17,7 +17,6 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IAddress,
     IProtocol,
-    IPushProducer,
     IReactorTime,
     ISSLTransport,
 )
@@ -37,17 +36,18 @@ from mpush_tw.protocol.commands import Command
 from mpush_tw.protocol.json_messages import message_from_json, message_to_json
 from mpush_tw.protocol.json_packet import decode_json_packet, json_payload
 from mpush_tw.protocol.messages import (
-    Error,
-    FastConnectOk,
-    HandshakeOk,
     HttpResponse,
     JsonBody,
     Kick,
-    Ok,
     json_text,
 )
 from mpush_tw.protocol.prepared import PreparedPush, push_payload
 from mpush_tw.protocol.web_frames import message_frame
+from mpush_tw.transports._device import (
+    ANSWER_COMMANDS,
+    LONG_PACKET,
+    DeviceConnection,
+)
 from mpush_tw.transports._websocket_engine import EngineFactory, WebSocketEngine
 from mpush_tw.transports._websocket_http import Front, WebChannel, refusal
 
@@ -64,7 +64,6 @@ How long a peer has to close after the server did. One that still takes what was
 written gets it up to L{_MAX_LINGERS} times more.
 """
 
-_LONG = 16384
 _MAX_LINGERS = 12
 _MAX_REFUSALS = 64
 """
@@ -72,17 +71,6 @@ Refusals under way at a time; above it a connection is closed without one.
 """
 
 _PUSH = int(Command.PUSH)
-
-_ANSWERS: dict[type, int] = {
-    Ok: int(Command.OK),
-    Error: int(Command.ERROR),
-    HandshakeOk: int(Command.HANDSHAKE),
-    FastConnectOk: int(Command.FAST_CONNECT),
-    HttpResponse: int(Command.HTTP_PROXY),
-}
-"""
-Which command an answer travels as.
-"""
 
 _FAREWELLS: dict[str, tuple[int, bytes]] = {
     "stop": (1001, b"going away"),
@@ -130,8 +118,8 @@ class WebSocketDoor:
         self.engines = EngineFactory(self.clock, self.max_message)
 
 
-@implementer(IProtocol, IPushProducer)
-class WebSocketConnection(Connection):
+@implementer(IProtocol)
+class WebSocketConnection(DeviceConnection):
     """
     One page, or something else that speaks HTTP.
 
@@ -140,18 +128,13 @@ class WebSocketConnection(Connection):
 
     __slots__ = (
         "_channel",
-        "_closing",
-        "_congested",
         "_door",
         "_ended",
         "_engine",
         "_lingers",
         "_number",
-        "_reason",
         "_sent",
-        "_under_way",
         "_written",
-        "transport",
     )
 
     door = "ws"
@@ -161,16 +144,11 @@ class WebSocketConnection(Connection):
         self._door = door
         self._channel: WebChannel | None = None
         self._engine: WebSocketEngine | None = None
-        self._closing = False
         self._ended = False
-        self._congested = False
-        self._reason = "peer"
         self._lingers = 0
         self._number = 0
         # Bytes written, and how many of them the kernel had taken when last looked at.
         self._written = self._sent = 0
-        self._under_way: Deferred[None] | None = None
-        self.transport: Any = None
 
     @property
     def front(self) -> Front:
@@ -188,19 +166,9 @@ class WebSocketConnection(Connection):
 
     # ------------------------------------------------------ called by Twisted
 
-    def makeConnection(self, transport: Any) -> None:
-        self.transport = transport
-        self.connectionMade()
-
     def connectionMade(self) -> None:
         door = self._door
-        door.metrics.ws.opened += 1
-        door.connections.add(self)
-        door.opened(self)
-        if door.log.conn.info_on:
-            door.log.conn.info(
-                "client connected conn={channel}", channel=self.channel()
-            )
+        self._arrived(door.connections, door.opened, door.metrics.ws, door.log)
         self._channel = WebChannel(self)
         self._channel.makeConnection(self.transport)  # type: ignore[no-untyped-call]
 
@@ -222,17 +190,9 @@ class WebSocketConnection(Connection):
         self._engine = None
         if channel is not None:
             channel.connectionLost(reason)  # type: ignore[no-untyped-call]
-        door.metrics.ws.closed[self._reason] += 1
-        door.connections.remove(self)
-        door.admission.release(self.transport.client[0])
-        if door.log.conn.info_on:
-            door.log.conn.info("client disconnected conn={conn}", conn=self)
-        under_way, self._under_way = self._under_way, None
-        if under_way is None:
-            door.closed(self)
-        else:
-            # The handler that is under way must see the end of the routes it makes.
-            under_way.addCallback(lambda _: door.closed(self))
+        self._left(
+            door.connections, door.admission, door.closed, door.metrics.ws, door.log
+        )
 
     # ------------------------------------------- called by the HTTP side
 
@@ -328,9 +288,7 @@ class WebSocketConnection(Connection):
         self._number = session_id
         under_way = door.dispatcher.dispatch(self, cmd, session_id, flags, body)
         if under_way is not None and not self._closing:
-            self._under_way = under_way
-            self.transport.pauseProducing()
-            under_way.addCallback(self._go_on)
+            self._wait_for(under_way)
 
     def _go_on(self, result: None) -> None:
         self._under_way = None
@@ -358,25 +316,7 @@ class WebSocketConnection(Connection):
             )
         self.finish()
 
-    # ---------------------------------------------- backpressure and time
-
-    def pauseProducing(self) -> None:
-        self._congested = True
-        self.transport.pauseProducing()
-
-    def resumeProducing(self) -> None:
-        self._congested = False
-        if self._under_way is None and not self._closing:
-            self.transport.resumeProducing()
-
-    def stopProducing(self) -> None:
-        pass
-
-    def outbound_overflow(self) -> None:
-        """
-        Called by the transport when C{mp.limits.max-outbound} is passed.
-        """
-        self.abort("max-outbound")
+    # ------------------------------------------------------------------ time
 
     def expired(self, now: float) -> None:
         """
@@ -450,25 +390,10 @@ class WebSocketConnection(Connection):
 
     # ------------------------------------------------------------- packets out
 
-    @property
-    def peer(self) -> str:
-        if self.transport is None:
-            return "?"
-        host, port = self.transport.client[:2]
-        return f"{host}:{port}"
-
-    @property
-    def connected(self) -> bool:
-        return not self._closing
-
-    @property
-    def busy(self) -> bool:
-        return bool(self.transport.busy)
-
     def answer(self, session_id: int, message: Answer) -> bool:
         fetched = isinstance(message, HttpResponse) and message.headers is not None
         body = message_to_json(message)
-        return self._send(_ANSWERS[type(message)], session_id, body, fetched)
+        return self._send(ANSWER_COMMANDS[type(message)], session_id, body, fetched)
 
     def send_push(self, message_id: int, flags: int, content: bytes) -> bool:
         if self._closing:
@@ -523,7 +448,7 @@ class WebSocketConnection(Connection):
         metrics.packets_out[cmd] += 1
         metrics.bytes_out += len(frame)
         self._written += len(frame)
-        if asked_for and len(frame) > _LONG:
+        if asked_for and len(frame) > LONG_PACKET:
             # Longer than what may wait for a page, perhaps; the proxy bounds it.
             self.transport.write_granted(frame)
         else:
