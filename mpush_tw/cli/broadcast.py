@@ -25,9 +25,9 @@ from mpush_tw.cli._senders import (
     with_sender,
 )
 from mpush_tw.errors import MPushError
+from mpush_tw.protocol.broadcasts import BroadcastCounts
 from mpush_tw.sender import (
     AudienceCount,
-    BroadcastCounts,
     BroadcastResult,
     IBroadcastTask,
     NodeAudience,

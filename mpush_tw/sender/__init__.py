@@ -10,10 +10,10 @@ L{mpush_tw.sender.cluster}, which knows the gateways and routes of a cluster.
 """
 
 from mpush_tw.broadcast_task import IBroadcastTask
+from mpush_tw.protocol.broadcasts import BroadcastCounts
 from mpush_tw.sender._batch import Batch
 from mpush_tw.sender.audience import (
     AudienceCount,
-    BroadcastCounts,
     BroadcastResult,
     NodeAudience,
     NodeBroadcast,

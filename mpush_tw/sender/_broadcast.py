@@ -18,13 +18,13 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from mpush_tw.protocol.broadcasts import BroadcastCounts
 from mpush_tw.protocol.commands import Command
 from mpush_tw.protocol.gateway import GatewayPush, decode_broadcast_result
 from mpush_tw.protocol.packet import encode_packet
 from mpush_tw.sender._pool import Answer, IGatewayLink, Verdict
 from mpush_tw.sender._request import MAX_PENDING, Sending
 from mpush_tw.sender.audience import (
-    BroadcastCounts,
     BroadcastResult,
     NodeBroadcast,
     Wait,

@@ -14,10 +14,11 @@ from zope.interface import implementer
 
 from mpush_tw.broadcast_task import IBroadcastTask, check_page, check_rate
 from mpush_tw.errors import Unavailable
+from mpush_tw.protocol.broadcasts import BroadcastCounts
 from mpush_tw.protocol.gateway import GatewayQuery
 from mpush_tw.sender._queries import TOO_LONG, Queries, QueryAnswer
 from mpush_tw.sender._waiters import all_of
-from mpush_tw.sender.audience import AudienceCount, BroadcastCounts, NodeAudience
+from mpush_tw.sender.audience import AudienceCount, NodeAudience
 from mpush_tw.sender.directory import Address
 from mpush_tw.sender.trace import Trace, TracedPush
 

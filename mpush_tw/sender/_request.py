@@ -32,6 +32,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from mpush_tw.errors import Unavailable
+from mpush_tw.protocol.broadcasts import MAX_SENDER_POINTS, POINT_PREFIX
 from mpush_tw.protocol.commands import Command
 from mpush_tw.protocol.gateway import GatewayPush, TimePoints
 from mpush_tw.protocol.packet import encode_packet
@@ -45,7 +46,6 @@ from mpush_tw.sender.directory import (
     Route,
 )
 from mpush_tw.sender.result import PushResult, ResultCode
-from mpush_tw.sender.trace import MAX_SENDER_POINTS, POINT_PREFIX
 
 _Result = TypeVar("_Result")
 

@@ -8,11 +8,12 @@ that they have finished, and cannot say whom they would reach: counts are C{None
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from enum import Enum
 
 import attrs
 
+from mpush_tw.protocol.broadcasts import BroadcastCounts
 from mpush_tw.sender.directory import Address
 from mpush_tw.sender.result import ResultCode
 
@@ -29,48 +30,6 @@ class Wait(Enum):
     ALL = "all"
     FIRST = "first"
     NONE = "none"
-
-
-@attrs.frozen
-class BroadcastCounts:
-    """
-    Connections of a node, or of several, by what became of them.
-
-    @ivar online: Those that were bound when the broadcast began. All others but
-        C{matched} add up to it, once it has ended.
-    @ivar matched: Those that the condition or the tags let through.
-    @ivar filtered: Those that they did not.
-    @ivar busy: Their buffers stayed full, although they were tried again.
-    @ivar gone: They left before it was their turn.
-    @ivar failed: The write failed.
-    @ivar left_out: Not reached, because the broadcast ended early.
-    """
-
-    online: int = 0
-    matched: int = 0
-    sent: int = 0
-    filtered: int = 0
-    busy: int = 0
-    gone: int = 0
-    failed: int = 0
-    left_out: int = 0
-
-    @classmethod
-    def read(cls, told: Mapping[str, object]) -> BroadcastCounts:
-        """
-        Take the counts out of what a node told; what is no number of connections counts
-        as 0.
-        """
-        numbers = {}
-        for name in attrs.fields_dict(cls):
-            value = told.get(name)
-            if isinstance(value, int) and value > 0:
-                numbers[name] = int(value)
-        return cls(**numbers)
-
-    def __add__(self, other: BroadcastCounts) -> BroadcastCounts:
-        mine, its = attrs.asdict(self), attrs.asdict(other)
-        return BroadcastCounts(**{name: mine[name] + its[name] for name in mine})
 
 
 def total(counts: Iterable[BroadcastCounts | None]) -> BroadcastCounts:

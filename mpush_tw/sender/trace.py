@@ -14,18 +14,8 @@ from typing import NamedTuple
 
 import attrs
 
-from mpush_tw.sender.audience import BroadcastCounts
+from mpush_tw.protocol.broadcasts import BroadcastCounts
 from mpush_tw.sender.directory import Address
-
-POINT_PREFIX = "trace:"
-"""
-Begins a tag that is a milestone of the sender: C{trace:NAME=MS}.
-"""
-
-MAX_SENDER_POINTS = 16
-"""
-Milestones of the sender that a node takes.
-"""
 
 _FIRST_OF_NODE = "push-center-begin"
 

@@ -23,8 +23,6 @@ from collections.abc import Callable
 from enum import Enum
 from typing import NamedTuple
 
-import attrs
-
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
@@ -37,6 +35,7 @@ from mpush_tw.core.push.conditions import Condition
 from mpush_tw.core.push.request import PushRequest
 from mpush_tw.core.push.tasks import TaskControl
 from mpush_tw.errors import Unavailable
+from mpush_tw.protocol.broadcasts import BroadcastCounts
 from mpush_tw.protocol.prepared import PreparedPush
 
 _NO_LIMIT = 1 << 62
@@ -81,27 +80,6 @@ class Pause(NamedTuple):
     window: bool = False
 
 
-@attrs.define
-class Counts:
-    """
-    What became of the connections of a broadcast's snapshot; see the module.
-
-    @ivar online: All of them.
-    """
-
-    online: int = 0
-    matched: int = 0
-    sent: int = 0
-    filtered: int = 0
-    busy: int = 0
-    gone: int = 0
-    failed: int = 0
-    left_out: int = 0
-
-    def as_dict(self) -> dict[str, int]:
-        return attrs.asdict(self)
-
-
 class State(Enum):
     """
     What a broadcast does.
@@ -138,7 +116,7 @@ class Broadcast:
         """
         self.request = request
         self.condition = condition
-        self.counts = Counts(online=len(connections))
+        self.counts = BroadcastCounts(online=len(connections))
         self.reason = ""
         self.state = State.READY
         self._connections = connections

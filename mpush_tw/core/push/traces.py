@@ -13,10 +13,9 @@ from collections import OrderedDict
 from twisted.internet.interfaces import IReactorTime
 
 from mpush_tw.core.push.request import Outcome, PushRequest
+from mpush_tw.protocol.broadcasts import MAX_SENDER_POINTS, POINT_PREFIX
 
-POINT_PREFIX = "trace:"
 _MOST_PER_ID = 32
-_MOST_SENDER_POINTS = 16
 
 
 class Traces:
@@ -90,7 +89,7 @@ def _sender_points(request: PushRequest) -> list[list[object]]:
     points: list[list[object]] = []
     if request.user_id is None:
         return points
-    for tag in (request.tags or ())[:_MOST_SENDER_POINTS]:
+    for tag in (request.tags or ())[:MAX_SENDER_POINTS]:
         name, separator, at = tag.removeprefix(POINT_PREFIX).partition("=")
         if tag.startswith(POINT_PREFIX) and separator and at.isascii() and at.isdigit():
             points.append([name, int(at[:15])])
